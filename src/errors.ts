@@ -1,0 +1,73 @@
+/**
+ * The one error type that crosses module borders, and the exit code of each kind.
+ *
+ * An error says what was being done, to what, what was expected and what was found (`message`), and what to
+ * do next (`hint`). The command line prints these two and nothing else; `cause` is for `--verbose`.
+ */
+
+/** Kinds of failure, with the exit code of the process. Codes are stable: scripts rely on them. */
+export const EXIT_CODES = {
+  /** A defect in nixcache itself. */
+  internal: 1,
+  /** Unknown flag, missing argument, a value of the wrong shape. */
+  usage: 2,
+  /** A path is not a valid path of the local Nix store, or the store cannot be read. */
+  "nix-store": 3,
+  /** A signing key cannot be read, is no key, or would be overwritten. */
+  key: 4,
+  /** A cache reference is none. */
+  reference: 5,
+  /** The address to listen on is taken or not ours. */
+  listen: 6,
+  /** A file or folder cannot be read or written. */
+  filesystem: 7,
+  /** The registry cannot be reached, or keeps failing. */
+  unreachable: 8,
+  /** The registry refuses the credentials, or they lack a right. */
+  denied: 9,
+  /** A layout folder holds something else. */
+  layout: 10,
+  /** What was read does not match its digest, size or format. */
+  corrupt: 11,
+  /** The publish was committed, but some paths could not be uploaded and were left out. */
+  incomplete: 12,
+  /** The registry answered with something that the protocol does not allow. */
+  protocol: 13,
+  /** Interrupted by a signal, or aborted by the caller. */
+  interrupted: 130,
+} as const;
+
+export type ErrorCode = keyof typeof EXIT_CODES;
+
+export interface ErrorOptions {
+  /** What the person should do next, as a sentence. */
+  hint?: string;
+  cause?: unknown;
+}
+
+export class NixcacheError extends Error {
+  readonly code: ErrorCode;
+  readonly hint: string | undefined;
+
+  constructor(code: ErrorCode, message: string, options: ErrorOptions = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.name = "NixcacheError";
+    this.code = code;
+    this.hint = options.hint;
+  }
+
+  get exitCode(): number {
+    return EXIT_CODES[this.code];
+  }
+}
+
+/** The text of anything that was thrown, without a stack. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** The `code` of a system error such as `ENOENT`, where there is one. */
+export function systemCode(error: unknown): string | undefined {
+  if (typeof error !== "object" || error === null || !("code" in error)) return undefined;
+  return typeof error.code === "string" ? error.code : undefined;
+}
