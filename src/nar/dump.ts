@@ -1,0 +1,287 @@
+/**
+ * Dumps a file, symlink or directory tree as a NAR, byte for byte as `nix-store --dump` does.
+ *
+ * Names are bytes from end to end, since they need not be UTF-8. Small files are read synchronously straight
+ * into the chunk: a store path may have 100,000 of them, and a trip to a thread for each costs many times the
+ * read. Large files are read asynchronously in pieces, so that the event loop goes on.
+ */
+import {
+  closeSync,
+  constants,
+  lstatSync,
+  openSync,
+  readdirSync,
+  readlinkSync,
+  readSync,
+  read as readWithCallback,
+  type Stats,
+} from "node:fs";
+import { messageOf, NixcacheError } from "../errors.ts";
+import {
+  CASE_HACK_SUFFIX,
+  compareNames,
+  encodeWords,
+  MAX_TARGET_LENGTH,
+  NAR_MAGIC,
+  paddingOf,
+  writeLength,
+  writeString,
+} from "./archive.ts";
+
+export interface DumpOptions {
+  /** Strip `~nix~case~hack~N` from names. Default: on macOS only, as Nix does. */
+  readonly caseHack?: boolean | undefined;
+}
+
+/** Bytes of a chunk. The first is smaller: most store paths fit in it, and memory is asked for in advance. */
+const CHUNK_SIZE = 1024 * 1024;
+const FIRST_CHUNK_SIZE = 64 * 1024;
+
+/** From this many bytes on a file is read asynchronously. */
+const LARGE_FILE = 256 * 1024;
+
+/** More bytes than one step of the walk writes, contents aside: a target of 4095 or a name of 255, and words. */
+const STEP_SIZE = 8192;
+
+const HEADER = encodeWords(NAR_MAGIC);
+const REGULAR = encodeWords("(", "type", "regular", "contents");
+const EXECUTABLE = encodeWords("(", "type", "regular", "executable", "", "contents");
+const SYMLINK = encodeWords("(", "type", "symlink", "target");
+const DIRECTORY = encodeWords("(", "type", "directory");
+const ENTRY = encodeWords("entry", "(", "name");
+const NODE = encodeWords("node");
+const CLOSE = encodeWords(")");
+const CLOSE_NODE_AND_ENTRY = encodeWords(")", ")");
+
+const SLASH = Buffer.from("/");
+const CASE_HACK = Buffer.from(CASE_HACK_SUFFIX);
+
+/** A folder that is being walked. */
+interface Folder {
+  readonly path: Buffer;
+  /** Names on disk, in the order in which they are archived. */
+  readonly files: readonly Buffer[];
+  /** Names in the archive; the same array where nothing is stripped. */
+  readonly names: readonly Buffer[];
+  next: number;
+}
+
+/**
+ * The NAR of `path` in chunks of about 1 MiB. Each chunk belongs to the consumer. A symlink is not followed.
+ * @throws `filesystem`, naming the file, when it cannot be read, is a fifo, socket or device, or changes size
+ * while it is read.
+ */
+export async function* dumpNar(
+  path: string | Uint8Array,
+  options: DumpOptions = {},
+): AsyncGenerator<Uint8Array, void, void> {
+  const caseHack = options.caseHack ?? process.platform === "darwin";
+  const chunk = new Chunk();
+  const folders: Folder[] = [];
+  let node: Buffer | undefined = typeof path === "string" ? Buffer.from(path) : Buffer.from(path);
+  chunk.put(HEADER);
+
+  while (node !== undefined) {
+    if (chunk.room < STEP_SIZE) yield chunk.take();
+    const stats = lstat(node);
+    if (stats.isDirectory()) {
+      chunk.put(DIRECTORY);
+      folders.push(openFolder(node, caseHack));
+    } else if (stats.isSymbolicLink()) {
+      chunk.put(SYMLINK);
+      chunk.putString(readTarget(node));
+      chunk.put(folders.length > 0 ? CLOSE_NODE_AND_ENTRY : CLOSE);
+    } else if (stats.isFile()) {
+      chunk.put((stats.mode & constants.S_IXUSR) === 0 ? REGULAR : EXECUTABLE);
+      chunk.putLength(stats.size);
+      const fd = openFile(node);
+      try {
+        let left = stats.size;
+        for (;;) {
+          if (chunk.room === 0) yield chunk.take();
+          // One byte more than is left, so that the end of the file is seen.
+          const wanted = Math.min(left + 1, chunk.room);
+          const large = left >= LARGE_FILE;
+          const got: number = large
+            ? await readLarge(fd, chunk, wanted, node)
+            : readSmall(fd, chunk, wanted, node);
+          if (got > left || (got === 0 && left > 0)) throw changed(node, stats.size);
+          chunk.used += got;
+          left -= got;
+          if (left === 0 && got < wanted) break;
+        }
+      } finally {
+        closeSync(fd);
+      }
+      if (chunk.room < STEP_SIZE) yield chunk.take();
+      chunk.putZeros(paddingOf(stats.size));
+      chunk.put(folders.length > 0 ? CLOSE_NODE_AND_ENTRY : CLOSE);
+    } else {
+      throw new NixcacheError(
+        "filesystem",
+        `dump ${quote(node)}: got ${kindOf(stats)}, expected a regular file, a symlink or a directory`,
+      );
+    }
+
+    node = undefined;
+    for (let folder = folders.at(-1); folder !== undefined; folder = folders.at(-1)) {
+      if (chunk.room < STEP_SIZE) yield chunk.take();
+      const file = folder.files[folder.next];
+      const name = folder.names[folder.next];
+      if (file !== undefined && name !== undefined) {
+        folder.next++;
+        chunk.put(ENTRY);
+        chunk.putString(name);
+        chunk.put(NODE);
+        node = Buffer.concat([folder.path, SLASH, file]);
+        break;
+      }
+      folders.pop();
+      chunk.put(folders.length > 0 ? CLOSE_NODE_AND_ENTRY : CLOSE);
+    }
+  }
+  yield chunk.takeLast();
+}
+
+/** The chunk that is being filled. Whoever puts something in has made sure that there is room. */
+class Chunk {
+  bytes = Buffer.allocUnsafeSlow(FIRST_CHUNK_SIZE);
+  used = 0;
+
+  get room(): number {
+    return this.bytes.length - this.used;
+  }
+
+  put(bytes: Uint8Array): void {
+    this.bytes.set(bytes, this.used);
+    this.used += bytes.length;
+  }
+
+  putString(bytes: Uint8Array): void {
+    this.used = writeString(this.bytes, this.used, bytes);
+  }
+
+  putLength(length: number): void {
+    this.used = writeLength(this.bytes, this.used, length);
+  }
+
+  putZeros(count: number): void {
+    this.bytes.fill(0, this.used, this.used + count);
+    this.used += count;
+  }
+
+  take(): Uint8Array {
+    const taken = this.bytes.subarray(0, this.used);
+    this.bytes = Buffer.allocUnsafeSlow(CHUNK_SIZE);
+    this.used = 0;
+    return taken;
+  }
+
+  /** A copy when most of the chunk is empty, so that whoever keeps a small NAR does not keep all of it. */
+  takeLast(): Uint8Array {
+    const taken = this.bytes.subarray(0, this.used);
+    return this.used * 2 < this.bytes.length ? Buffer.from(taken) : taken;
+  }
+}
+
+function lstat(path: Buffer): Stats {
+  try {
+    return lstatSync(path);
+  } catch (error) {
+    throw failed(path, error);
+  }
+}
+
+function openFolder(path: Buffer, caseHack: boolean): Folder {
+  let files: Buffer[];
+  try {
+    files = readdirSync(path, { encoding: "buffer" });
+  } catch (error) {
+    throw failed(path, error);
+  }
+  if (!caseHack) {
+    files.sort(compareNames);
+    return { path, files, names: files, next: 0 };
+  }
+  const entries = files.map((file) => ({ file, name: stripCaseHack(file) }));
+  entries.sort((left, right) => compareNames(left.name, right.name));
+  for (const [index, entry] of entries.entries()) {
+    const before = entries[index - 1];
+    if (before !== undefined && compareNames(before.name, entry.name) === 0) {
+      throw new NixcacheError(
+        "filesystem",
+        `dump ${quote(path)}: ${quote(before.file)} and ${quote(entry.file)} are the same name without ${CASE_HACK_SUFFIX}`,
+      );
+    }
+  }
+  return { path, files: entries.map(({ file }) => file), names: entries.map(({ name }) => name), next: 0 };
+}
+
+function stripCaseHack(file: Buffer): Buffer {
+  const position = file.indexOf(CASE_HACK);
+  return position < 0 ? file : file.subarray(0, position);
+}
+
+function readTarget(path: Buffer): Buffer {
+  let target: Buffer;
+  try {
+    target = readlinkSync(path, { encoding: "buffer" });
+  } catch (error) {
+    throw failed(path, error);
+  }
+  if (target.length >= 1 && target.length <= MAX_TARGET_LENGTH) return target;
+  throw new NixcacheError(
+    "filesystem",
+    `dump ${quote(path)}: got a symlink target of ${target.length} bytes, expected 1 to ${MAX_TARGET_LENGTH}`,
+  );
+}
+
+function openFile(path: Buffer): number {
+  try {
+    // It was no symlink a moment ago; should it be one now, it must not lead elsewhere.
+    return openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+  } catch (error) {
+    throw failed(path, error);
+  }
+}
+
+function readSmall(fd: number, chunk: Chunk, length: number, path: Buffer): number {
+  try {
+    return readSync(fd, chunk.bytes, chunk.used, length, null);
+  } catch (error) {
+    throw failed(path, error);
+  }
+}
+
+function readLarge(fd: number, chunk: Chunk, length: number, path: Buffer): Promise<number> {
+  return new Promise((resolve, reject) => {
+    readWithCallback(fd, chunk.bytes, chunk.used, length, null, (error, got) => {
+      if (error) reject(failed(path, error));
+      else resolve(got);
+    });
+  });
+}
+
+function failed(path: Buffer, cause: unknown): NixcacheError {
+  return new NixcacheError("filesystem", `dump ${quote(path)}: ${messageOf(cause)}`, { cause });
+}
+
+function changed(path: Buffer, size: number): NixcacheError {
+  return new NixcacheError(
+    "filesystem",
+    `dump ${quote(path)}: the file changed while it was read, expected ${size} bytes`,
+    {
+      hint: "Dump it again when nothing writes to it.",
+    },
+  );
+}
+
+function quote(path: Buffer): string {
+  return JSON.stringify(path.toString());
+}
+
+function kindOf(stats: Stats): string {
+  if (stats.isFIFO()) return "a fifo";
+  if (stats.isSocket()) return "a socket";
+  return stats.isBlockDevice() || stats.isCharacterDevice() ? "a device" : "something unknown";
+}

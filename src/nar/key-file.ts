@@ -1,0 +1,76 @@
+/** Signing keys as files. */
+import { closeSync, fsyncSync, openSync, readFileSync, rmSync, writeSync } from "node:fs";
+import { messageOf, NixcacheError, systemCode } from "../errors.ts";
+import {
+  formatPublicKey,
+  formatSecretKey,
+  generateSecretKey,
+  KEY_SIZE,
+  parseSecretKey,
+  publicKeyOf,
+  type SecretKey,
+} from "./signing-key.ts";
+
+/** A file, or the text itself and the name of the variable that held it. */
+export type KeySource = { readonly file: string } | { readonly text: string; readonly from: string };
+
+/** More than any key file has, in bytes. */
+const MAX_KEY_BYTES = 64 * 1024;
+
+/**
+ * Makes a key pair and writes both files; neither may exist. Returns the public key.
+ * @throws `key`, `filesystem`; no file is left behind then.
+ */
+export function createKeyPair(name: string, secretFile: string, publicFile: string): string {
+  const key = generateSecretKey(name, crypto.getRandomValues(new Uint8Array(KEY_SIZE)));
+  const publicKey = formatPublicKey(publicKeyOf(key));
+  writeNew(secretFile, formatSecretKey(key), 0o600);
+  try {
+    writeNew(publicFile, publicKey, 0o644);
+  } catch (error) {
+    rmSync(secretFile, { force: true });
+    throw error;
+  }
+  return publicKey;
+}
+
+export function publicFromSecret(text: string): string {
+  return formatPublicKey(publicKeyOf(parseSecretKey(text, "standard input")));
+}
+
+/** @throws `key` when the file cannot be read or is no secret key; never with what it holds. */
+export function readSigningKey(source: KeySource): SecretKey {
+  if ("text" in source) return parseSecretKey(source.text, source.from);
+  let text: string;
+  try {
+    const bytes = readFileSync(source.file);
+    if (bytes.length > MAX_KEY_BYTES) throw new Error(`it has ${bytes.length} bytes`);
+    text = bytes.toString("utf8");
+  } catch (cause) {
+    throw new NixcacheError("key", `cannot read the signing key ${source.file}: ${messageOf(cause)}`, {
+      hint: "Make one with: nixcache keygen NAME",
+      cause,
+    });
+  }
+  return parseSecretKey(text, source.file);
+}
+
+function writeNew(file: string, text: string, mode: number): void {
+  let fd: number | undefined;
+  try {
+    fd = openSync(file, "wx", mode);
+    writeSync(fd, text);
+    fsyncSync(fd);
+  } catch (cause) {
+    if (systemCode(cause) === "EEXIST") {
+      throw new NixcacheError("key", `${file} exists already and is not overwritten`, {
+        hint: "Name other files, or move the old key away if nothing is signed with it.",
+        cause,
+      });
+    }
+    if (fd !== undefined) rmSync(file, { force: true });
+    throw new NixcacheError("filesystem", `cannot write ${file}: ${messageOf(cause)}`, { cause });
+  } finally {
+    if (fd !== undefined) closeSync(fd);
+  }
+}

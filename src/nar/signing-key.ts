@@ -1,0 +1,117 @@
+/**
+ * Nix's ed25519 signing keys.
+ *
+ *   secret  <name>:<base64 of the 32-byte seed and the 32-byte public key>
+ *   public  <name>:<base64 of the 32-byte public key>
+ *
+ * Nix writes no newline after either; editors and `echo` do. No error ever holds what was in a key file.
+ * https://nix.dev/manual/nix/latest/command-ref/nix-store/generate-binary-cache-key
+ */
+import { ed25519 } from "@noble/curves/ed25519.js";
+import { NixcacheError } from "../errors.ts";
+import { decodeBase64 } from "./hash.ts";
+
+export interface PublicKey {
+  readonly name: string;
+  /** 32 bytes. */
+  readonly bytes: Uint8Array;
+}
+
+/** A class for the sake of its private field: printing, inspecting or serialising the key shows no seed. */
+export class SecretKey {
+  readonly name: string;
+  /** 32 bytes, of this seed. */
+  readonly publicBytes: Uint8Array;
+  readonly #seed: Uint8Array;
+
+  constructor(name: string, seed: Uint8Array) {
+    this.name = name;
+    this.publicBytes = ed25519.getPublicKey(seed);
+    this.#seed = seed;
+  }
+
+  /** 32 bytes. */
+  get seed(): Uint8Array {
+    return this.#seed;
+  }
+}
+
+/** Bytes of the seed and of the public key alike (RFC 8032, 5.1.5). */
+export const KEY_SIZE = 32;
+
+/**
+ * A key name ends at the first colon, and `trusted-public-keys` and the store's list of signatures are
+ * separated by white space.
+ * @throws `key` for a name that is empty or holds a colon, white space or a control character.
+ */
+export function checkKeyName(name: string): void {
+  if (name === "" || /[\s\p{Cc}:]/u.test(name)) {
+    throw new NixcacheError(
+      "key",
+      `key name: got ${JSON.stringify(name)}, expected one without colons and white space`,
+      { hint: "Name the key after the cache, such as example.org-1." },
+    );
+  }
+}
+
+/** A key made of 32 random bytes that the caller draws. @throws `key` */
+export function generateSecretKey(name: string, randomSeed: Uint8Array): SecretKey {
+  checkKeyName(name);
+  if (randomSeed.length !== KEY_SIZE) {
+    throw new NixcacheError(
+      "key",
+      `key ${name}: got a seed of ${randomSeed.length} bytes, expected ${KEY_SIZE}`,
+    );
+  }
+  return new SecretKey(name, randomSeed.slice());
+}
+
+export function publicKeyOf(secret: SecretKey): PublicKey {
+  return { name: secret.name, bytes: secret.publicBytes };
+}
+
+/**
+ * The key in a secret key file; white space at the end is ignored.
+ * @throws `key` when it is none, or when its public half does not belong to its seed.
+ */
+export function parseSecretKey(text: string, where = "secret key"): SecretKey {
+  const { name, bytes } = parseKey(text, where, KEY_SIZE * 2);
+  const key = new SecretKey(name, bytes.slice(0, KEY_SIZE));
+  if (Buffer.compare(key.publicBytes, bytes.subarray(KEY_SIZE)) !== 0) {
+    throw new NixcacheError("key", `${where}: its second half is not the public key of its first half`, {
+      hint: "The file is damaged: make a new key with `nixcache keygen`, or take it from a backup.",
+    });
+  }
+  return key;
+}
+
+/** As Nix writes it, without a newline. The result is a secret. */
+export function formatSecretKey(key: SecretKey): string {
+  return `${key.name}:${Buffer.concat([key.seed, key.publicBytes]).toString("base64")}`;
+}
+
+/** The key in a public key file or in `trusted-public-keys`. @throws `key` */
+export function parsePublicKey(text: string, where = "public key"): PublicKey {
+  return parseKey(text, where, KEY_SIZE);
+}
+
+export function formatPublicKey(key: PublicKey): string {
+  return `${key.name}:${key.bytes.toBase64()}`;
+}
+
+function parseKey(text: string, where: string, size: number): { name: string; bytes: Uint8Array } {
+  const trimmed = text.trimEnd();
+  const colon = trimmed.indexOf(":");
+  // Without a colon the whole text may be a bare secret, so not even a piece of it is shown.
+  if (colon < 0) throw new NixcacheError("key", `${where}: got no colon, expected <name>:<base64>`);
+  const name = trimmed.slice(0, colon);
+  if (name === "" || /[\s\p{Cc}]/u.test(name)) {
+    throw new NixcacheError("key", `${where}: expected a name without white space before the colon`);
+  }
+  const bytes = decodeBase64(trimmed.slice(colon + 1));
+  if (bytes === undefined) throw new NixcacheError("key", `${where}: expected base64 after the colon`);
+  if (bytes.length === size) return { name, bytes };
+  const kind =
+    bytes.length === KEY_SIZE ? " (a public key?)" : bytes.length === KEY_SIZE * 2 ? " (a secret key?)" : "";
+  throw new NixcacheError("key", `${where}: got ${bytes.length} bytes${kind}, expected ${size}`);
+}
