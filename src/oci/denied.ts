@@ -1,0 +1,62 @@
+/**
+ * The sentence and the hint for a registry that refuses: a wrong token, a missing right, or a package that is
+ * not there. GHCR tells these apart for nobody, so the hint names what each would need. Never "absent".
+ */
+import { NixcacheError } from "../errors.ts";
+import type { Access } from "./access.ts";
+import { sanitize } from "./body.ts";
+import { GHCR_HOST, type RegistryReference } from "./reference.ts";
+import { parseErrors } from "./retry.ts";
+
+export interface Denial {
+  readonly reference: RegistryReference;
+  readonly access: Access;
+  readonly hasCredentials: boolean;
+  readonly status: number;
+  /** The body of the answer. */
+  readonly detail: string;
+  /** Who refused: the token endpoint, or the registry with a token that it had issued. */
+  readonly at: "token" | "registry";
+}
+
+export function deniedError(denial: Denial): NixcacheError {
+  const { reference, access, hasCredentials, status, at } = denial;
+  const name = `${reference.host}/${reference.repository}`;
+  const verb = { pull: "read", push: "write to", delete: "delete from" }[access];
+  const who = hasCredentials ? "with the credentials found" : "without credentials";
+  const where = at === "token" ? "the token endpoint answered" : "it answered";
+  const said = reasonIn(denial.detail);
+  return new NixcacheError(
+    "denied",
+    `${name}: not allowed to ${verb} it ${who} (${where} ${status}${said === "" ? "" : `: ${said}`})`,
+    { hint: hintFor(denial) },
+  );
+}
+
+function hintFor({ reference, access, hasCredentials, at }: Denial): string {
+  const { host } = reference;
+  const right = { pull: "packages: read", push: "packages: write", delete: "packages: write" }[access];
+  if (host !== GHCR_HOST) {
+    return hasCredentials
+      ? `Check that the account may ${access} there and that its password or token is valid (docker login ${host}).`
+      : `Run docker login ${host}.`;
+  }
+  const scope =
+    access === "pull" ? "read:packages" : access === "push" ? "write:packages" : "delete:packages";
+  if (!hasCredentials) {
+    const exist =
+      access === "pull"
+        ? "The package is private, or nothing was published to it yet (GHCR does not say which). "
+        : "";
+    return `${exist}Set GITHUB_TOKEN: in GitHub Actions with the permission "${right}", elsewhere a classic personal token with the scope ${scope}; or run docker login ghcr.io.`;
+  }
+  if (at === "token") {
+    return `The token is expired or wrong, lacks the right (GitHub Actions: permission "${right}"; personal token: scope ${scope}), or the package does not exist.`;
+  }
+  return `The token is valid but lacks the right. In GitHub Actions set the permission "${right}"; if the package was made by hand, add the repository under "Manage Actions access" in the package's settings. A classic personal token needs the scope ${scope}.`;
+}
+
+function reasonIn(body: string): string {
+  const errors = parseErrors(body).map(({ code, message }) => [code, message].filter(Boolean).join(" "));
+  return sanitize(errors.length > 0 ? errors.join("; ") : "");
+}

@@ -1,0 +1,193 @@
+/**
+ * Cache references: where a cache lives. A registry repository, or an OCI image layout folder.
+ *
+ * | written | means |
+ * |---|---|
+ * | `HOST[:PORT]/NAME` | a repository of a registry; the first component has a dot or a colon, or is `localhost`, as docker tells hosts apart |
+ * | `OWNER/REPO` | `ghcr.io/owner/repo/nix-cache` |
+ * | `/…`, `./…`, `../…`, `.`, `..`, `oci:…` | a folder |
+ *
+ * HTTPS, but HTTP for loopback hosts and where the reference begins with `http://`.
+ * Grammar of names, tags and digests:
+ * https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#pulling-manifests
+ */
+import { NixcacheError } from "../errors.ts";
+import { isDigest } from "./digest.ts";
+
+export interface RegistryReference {
+  readonly kind: "registry";
+  readonly scheme: "https" | "http";
+  /** Lower case, with the port where one was written: `ghcr.io`, `127.0.0.1:5000`, `[::1]:5000`. */
+  readonly host: string;
+  readonly repository: string;
+}
+
+export interface LayoutReference {
+  readonly kind: "layout";
+  /** As written, without `oci:`; relative to the current folder unless it begins with `/`. */
+  readonly path: string;
+}
+
+export type CacheReference = RegistryReference | LayoutReference;
+
+export const GHCR_HOST = "ghcr.io";
+/** The package below `ghcr.io/OWNER/REPO` that `OWNER/REPO` is short for. */
+export const GHCR_PACKAGE = "nix-cache";
+
+/** Registries and clients stop at 255 characters for host and name together (distribution's reference.go). */
+const MAX_LENGTH = 255;
+
+const REPOSITORY = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:\/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$/;
+const LABEL = "[a-z0-9](?:[a-z0-9-]*[a-z0-9])?";
+const HOST = new RegExp(`^(?:${LABEL}(?:\\.${LABEL})*|\\[[0-9a-f:.]+\\])(?::([0-9]{1,5}))?$`);
+const TAG = /^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$/;
+
+/** Whether `text` may be a tag; such a text is safe in a URL path and in JSON. */
+export function isTag(text: string): boolean {
+  return TAG.test(text);
+}
+
+/**
+ * What a method of the store got as a tag or digest: it becomes part of an address.
+ * @throws `internal` for anything else.
+ */
+export function checkTagOrDigest(text: string): string {
+  if (isTag(text) || isDigest(text)) return text;
+  throw new NixcacheError(
+    "internal",
+    `got ${JSON.stringify(text.slice(0, 200))}, expected a tag or a digest`,
+  );
+}
+
+/** @throws `reference` with a hint. */
+export function parseReference(text: string): CacheReference {
+  if (text === "") throw invalid(text, "it is empty");
+  if (text.includes("\0")) throw invalid(text, "it holds a NUL character");
+  if (text.startsWith("oci:")) return parseLayout(text);
+  if (/^(?:\/|\.\.?(?:\/|$))/.test(text)) return { kind: "layout", path: text };
+  return parseRegistry(text);
+}
+
+/** The shortest text that `parseReference` reads back as the same reference. */
+export function formatReference(reference: CacheReference): string {
+  if (reference.kind === "layout") {
+    return /^(?:\/|\.\.?(?:\/|$))/.test(reference.path) ? reference.path : `oci:${reference.path}`;
+  }
+  const { scheme, host, repository } = reference;
+  const usual = isLoopback(host) ? "http" : "https";
+  return `${scheme === usual ? "" : `${scheme}://`}${host}/${repository}`;
+}
+
+/** Whether `host` (with or without a port) is this machine: localhost, 127.0.0.0/8 or [::1]. */
+export function isLoopback(host: string): boolean {
+  const name = host.replace(/:[0-9]*$/, "");
+  return name === "localhost" || name === "[::1]" || /^127(?:\.[0-9]{1,3}){3}$/.test(name);
+}
+
+function parseLayout(text: string): LayoutReference {
+  const path = text.slice("oci:".length);
+  if (path === "") throw invalid(text, "no folder follows oci:", "Write oci:FOLDER.");
+  const tag = /:([a-zA-Z0-9_][a-zA-Z0-9._-]*)$/.exec(path);
+  if (tag !== null) {
+    throw invalid(
+      text,
+      `it names the tag ${tag[1]}, but a cache is a whole folder`,
+      `Write oci:${path.slice(0, tag.index)}, or ./FOLDER if the colon belongs to the folder's name.`,
+    );
+  }
+  return { kind: "layout", path };
+}
+
+function parseRegistry(text: string): RegistryReference {
+  const written = /^(https?):\/\/(.*)$/is.exec(text);
+  if (written === null && text.includes("://")) {
+    throw invalid(
+      text,
+      "only https:// and http:// are known",
+      "Write HOST/NAME, such as ghcr.io/owner/repo/nix-cache.",
+    );
+  }
+  // Registries refuse capitals in names, and host names have no case: what people copy from GitHub may.
+  const rest = (written?.[2] ?? text).toLowerCase();
+  const slash = rest.indexOf("/");
+  const first = slash < 0 ? rest : rest.slice(0, slash);
+  const name = slash < 0 ? "" : rest.slice(slash + 1);
+
+  refuseTagOrDigest(text, name);
+  const isHost = written !== null || /[.:[]/.test(first) || first === "localhost";
+  if (name === "") {
+    const hint = isHost
+      ? `Write ${first || "HOST"}/NAME, such as ghcr.io/owner/repo/nix-cache.`
+      : `Write OWNER/REPO for a cache on GHCR, HOST/NAME for another registry, or ./${rest} for a folder.`;
+    throw invalid(text, isHost ? "no repository name follows the host" : "it has no slash", hint);
+  }
+  if (!isHost) return parseGitHub(text, first, name);
+
+  checkHost(text, first);
+  checkRepository(text, name);
+  if (first.length + 1 + name.length > MAX_LENGTH)
+    throw invalid(text, `it is longer than ${MAX_LENGTH} characters`);
+  const scheme = written?.[1]?.toLowerCase() ?? (isLoopback(first) ? "http" : "https");
+  return { kind: "registry", scheme: scheme === "http" ? "http" : "https", host: first, repository: name };
+}
+
+function parseGitHub(text: string, owner: string, repo: string): RegistryReference {
+  if (repo.includes("/")) {
+    throw invalid(
+      text,
+      `${JSON.stringify(owner)} is no host, and OWNER/REPO has one slash`,
+      `Write ${GHCR_HOST}/${owner}/${repo} for a package on GHCR, or ./${owner}/${repo} for a folder.`,
+    );
+  }
+  const repository = `${owner}/${repo}/${GHCR_PACKAGE}`;
+  checkRepository(text, repository);
+  if (GHCR_HOST.length + 1 + repository.length > MAX_LENGTH) {
+    throw invalid(text, `it is longer than ${MAX_LENGTH} characters`);
+  }
+  return { kind: "registry", scheme: "https", host: GHCR_HOST, repository };
+}
+
+function refuseTagOrDigest(text: string, name: string): void {
+  const last = name.slice(name.lastIndexOf("/") + 1);
+  const mark = /[@:]/.exec(name.includes("@") ? name : last);
+  if (mark === null) return;
+  const [what, sign] = name.includes("@") ? ["digest", "@"] : ["tag", ":"];
+  throw invalid(
+    text,
+    `it names a ${what}, but a cache is a whole repository`,
+    `Leave out everything from the last "${sign}" on.`,
+  );
+}
+
+function checkHost(text: string, host: string): void {
+  const match = HOST.exec(host);
+  const port = match?.[1];
+  if (match === null || (port !== undefined && (Number(port) < 1 || Number(port) > 65535))) {
+    throw invalid(
+      text,
+      `${JSON.stringify(host)} is no HOST or HOST:PORT`,
+      "Write a host such as ghcr.io or localhost:5000.",
+    );
+  }
+}
+
+function checkRepository(text: string, name: string): void {
+  if (REPOSITORY.test(name)) return;
+  throw invalid(
+    text,
+    `${JSON.stringify(name)} is no repository name`,
+    'Names are made of a-z and 0-9, joined by single ".", "_", "__", "-" or "/".',
+  );
+}
+
+function invalid(
+  text: string,
+  found: string,
+  hint = "Write OWNER/REPO, HOST/NAME or a folder such as ./cache.",
+): NixcacheError {
+  return new NixcacheError(
+    "reference",
+    `${JSON.stringify(text.slice(0, 300))} is no cache reference: ${found}`,
+    { hint },
+  );
+}

@@ -1,0 +1,67 @@
+/**
+ * The tag list of a registry repository, page by page.
+ * https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#listing-tags
+ */
+import { NixcacheError } from "../errors.ts";
+import { parseNextLink } from "./link.ts";
+import { parseJson } from "./manifest.ts";
+import { isTag } from "./reference.ts";
+import type { RegistryContext } from "./registry-context.ts";
+import type { Store } from "./store.ts";
+import { type Exchange, resolveLocation, unexpected } from "./transport.ts";
+
+const PAGE_TAGS = 1000;
+const MAX_PAGES = 1000;
+/** A page of 1000 tags has 130 KiB at most, but distribution 2.8 ignores `n` and sends all at once. */
+const MAX_PAGE_BYTES = 64 * 1024 * 1024;
+
+export function registryTags({ transport, at }: RegistryContext): Pick<Store, "listTags"> {
+  const listTags: Store["listTags"] = async ({ signal } = {}) => {
+    const tags = new Set<string>();
+    const seen = new Set<string>();
+    let url: URL | undefined = at(`tags/list?n=${PAGE_TAGS}`);
+    while (url !== undefined) {
+      const exchange: Exchange = {
+        method: "GET",
+        url,
+        access: "pull",
+        headers: { accept: "application/json" },
+        signal,
+      };
+      const what = transport.what(exchange);
+      if (seen.has(url.href) || seen.size >= MAX_PAGES) {
+        throw new NixcacheError(
+          "protocol",
+          `${what}: the pages of the tag list do not end (${seen.size} so far)`,
+        );
+      }
+      seen.add(url.href);
+      const answer = await transport.callWhole(exchange, MAX_PAGE_BYTES);
+      // A cache that does not exist yet has no tags; one that vanishes between two pages is none of that.
+      if (answer.kind === "absent" && seen.size === 1) return [];
+      if (answer.status !== 200) throw unexpected(what, answer);
+      for (const tag of tagsIn(answer.bytes, what)) tags.add(tag);
+      const next = parseNextLink(answer.headers.get("link"));
+      url = next === undefined ? undefined : resolveLocation(url, next, what);
+      if (url !== undefined && url.origin !== transport.origin) {
+        throw new NixcacheError(
+          "protocol",
+          `${what}: the next page is at ${url.origin}, expected ${transport.origin}`,
+        );
+      }
+    }
+    return [...tags];
+  };
+
+  return { listTags };
+}
+
+/** The tags of one page; distribution writes null for none. Names that are no tags are not ours: left out. */
+function tagsIn(bytes: Uint8Array, what: string): string[] {
+  const json = parseJson(bytes, what);
+  const tags = typeof json === "object" && json !== null && "tags" in json ? (json.tags ?? []) : undefined;
+  if (!Array.isArray(tags)) {
+    throw new NixcacheError("protocol", `${what}: got JSON without a list "tags"`);
+  }
+  return tags.filter((tag): tag is string => typeof tag === "string" && isTag(tag));
+}

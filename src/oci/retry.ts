@@ -1,0 +1,264 @@
+/**
+ * The one place that knows what is worth another try, how long to wait, and when to give up.
+ *
+ * Nothing here bounds a whole transfer: only waiting for an answer and standing still do (a total time-out
+ * cuts long downloads on slow lines).
+ */
+import { messageOf, NixcacheError, systemCode } from "../errors.ts";
+import type { Host } from "../host.ts";
+import { throwIfAborted } from "./network.ts";
+
+export interface RetryPolicy {
+  /** Tries in all, the first one included. */
+  readonly attempts: number;
+  /** Tries when nobody listens there, or the host has no address: waiting rarely mends that. */
+  readonly refusedAttempts: number;
+  /** The first wait in ms; each further one doubles. Never waits less. */
+  readonly floorMs: number;
+  /** Where doubling ends, in ms. What the other side asks for may be longer. */
+  readonly capMs: number;
+  /** All waits of one operation together, in ms; a wait that goes beyond it ends the operation at once. */
+  readonly budgetMs: number;
+  /** From sending a request without a body to the first byte of its answer, in ms. */
+  readonly connectTimeoutMs: number;
+  /** Without a single byte moved within a body, in ms. */
+  readonly stallTimeoutMs: number;
+  /**
+   * From the last byte handed to the network to the answer, in ms. Long: some MiB are then still in buffers,
+   * and registries copy the whole blob before they answer.
+   */
+  readonly answerTimeoutMs: number;
+}
+
+/** For commands that hours of work depend on: sits out a registry's minutes of rate limiting. */
+export const PATIENT: RetryPolicy = {
+  attempts: 8,
+  refusedAttempts: 3,
+  floorMs: 500,
+  capMs: 60_000,
+  budgetMs: 15 * 60_000,
+  connectTimeoutMs: 30_000,
+  stallTimeoutMs: 120_000,
+  answerTimeoutMs: 10 * 60_000,
+};
+
+/** For answering requests: a client waits, and has other sources to go to. */
+export const BRISK: RetryPolicy = {
+  attempts: 3,
+  refusedAttempts: 1,
+  floorMs: 500,
+  capMs: 2_000,
+  budgetMs: 5_000,
+  connectTimeoutMs: 10_000,
+  stallTimeoutMs: 30_000,
+  answerTimeoutMs: 30_000,
+};
+
+/** GitHub asks for "a few minutes" after its secondary rate limit and names no number. */
+const SECONDARY_LIMIT_MS = 60_000;
+
+export type Verdict =
+  | { readonly kind: "ok" | "absent" | "denied" | "fatal" }
+  | { readonly kind: "retry"; readonly afterMs?: number };
+
+/** One error of a registry's answer. https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#error-codes */
+export interface RegistryError {
+  /** Upper case, such as `BLOB_UNKNOWN`; empty when there was none. */
+  readonly code: string;
+  readonly message: string;
+  readonly detail: unknown;
+}
+
+/** Errors in the body of an answer; empty for a body of any other shape. Never throws. */
+export function parseErrors(body: string): RegistryError[] {
+  let json: unknown;
+  try {
+    json = JSON.parse(body);
+  } catch {
+    return [];
+  }
+  const list = isRecord(json) && Array.isArray(json.errors) ? json.errors : [];
+  return list.filter(isRecord).map((error) => ({
+    code: typeof error.code === "string" ? error.code.toUpperCase() : "",
+    message: typeof error.message === "string" ? error.message : "",
+    detail: error.detail,
+  }));
+}
+
+/**
+ * What an answer means. Absent is 404 alone, and not even that where the body speaks of rights or of an
+ * upload session that is gone (upload again from the start).
+ * @param headers with lower-case look-up, as `Headers` has.
+ * @param nowMs for a Retry-After that is a date.
+ */
+export function classify(
+  status: number,
+  headers: { get(name: string): string | null },
+  body: string,
+  nowMs: number,
+): Verdict {
+  if (status >= 200 && status < 400) return { kind: "ok" };
+  const codes = new Set(parseErrors(body).map((error) => error.code));
+  const stated = retryAfter(headers.get("retry-after"), nowMs);
+
+  if (status === 429 || codes.has("TOOMANYREQUESTS")) return retry(stated ?? messageWait(body));
+  if (status === 403 && /secondary rate limit|abuse detection|rate limit exceeded/i.test(body)) {
+    return retry(stated ?? SECONDARY_LIMIT_MS);
+  }
+  if (status === 401 || status === 403) return { kind: "denied" };
+  if (codes.has("BLOB_UPLOAD_UNKNOWN") || codes.has("BLOB_UPLOAD_INVALID")) return retry(stated);
+  if (status === 404) return { kind: codes.has("UNAUTHORIZED") || codes.has("DENIED") ? "denied" : "absent" };
+  if (status === 408 || status === 425) return retry(stated);
+  if (status >= 500 && status !== 501 && status !== 505) return retry(stated);
+  return { kind: "fatal" };
+}
+
+/** The wait in ms that a Retry-After header asks for: seconds, or a date. Undefined for anything else. */
+export function retryAfter(value: string | null, nowMs: number): number | undefined {
+  if (value === null) return undefined;
+  const text = value.trim();
+  if (/^[0-9]{1,9}(?:\.[0-9]{1,9})?$/.test(text)) return Math.ceil(Number(text) * 1000);
+  const date = /^[A-Za-z]{3}/.test(text) ? Date.parse(text) : Number.NaN;
+  return Number.isNaN(date) ? undefined : Math.max(0, date - nowMs);
+}
+
+const UNIT_MS: Readonly<Record<string, number>> = {
+  ns: 1e-6,
+  us: 1e-3,
+  µs: 1e-3,
+  μs: 1e-3,
+  ms: 1,
+  s: 1000,
+  m: 60_000,
+  h: 3_600_000,
+};
+
+/**
+ * The wait in ms inside GHCR's `retry-after: 880.092µs, allowed: 44000/minute`: a duration as Go prints it.
+ */
+export function messageWait(body: string): number | undefined {
+  const found = /retry-after:\s*((?:[0-9]{1,9}(?:\.[0-9]{1,9})?(?:ns|us|µs|μs|ms|s|m|h))+)/i.exec(body)?.[1];
+  if (found === undefined) return undefined;
+  let ms = 0;
+  for (const [, amount, unit] of found.matchAll(/([0-9.]+)(ns|us|µs|μs|ms|s|m|h)/gi)) {
+    ms += Number(amount) * (UNIT_MS[unit?.toLowerCase() ?? ""] ?? 0);
+  }
+  return Math.ceil(ms);
+}
+
+/** A failure that another try may mend. `withRetry` throws `failure` when it gives up. */
+export class TransientFailure extends Error {
+  constructor(
+    readonly failure: NixcacheError,
+    /** What the other side asked for, in ms. */
+    readonly afterMs?: number,
+    /** Nobody listens, or there is no such host: few tries. */
+    readonly refused = false,
+  ) {
+    super(failure.message);
+  }
+}
+
+/**
+ * Turns what `fetch` or reading a body threw into a TransientFailure with the code `unreachable`.
+ * @param what such as `GET ghcr.io/owner/repo/manifests/x`.
+ */
+export function networkFailure(what: string, error: unknown): TransientFailure {
+  let cause = error;
+  while (cause instanceof Error && systemCode(cause) === undefined && cause.cause !== undefined)
+    cause = cause.cause;
+  const code = systemCode(cause) ?? "";
+  const refused = /ECONNREFUSED|ConnectionRefused|ENOTFOUND|DNS/i.test(code);
+  const failure = new NixcacheError("unreachable", `${what}: ${reasonOf(code, cause)}`, {
+    cause: error,
+    hint: refused
+      ? "Check the host and port of the cache reference, and the network."
+      : "Try again; if it lasts, check the network, proxy settings and the registry's status page.",
+  });
+  return new TransientFailure(failure, undefined, refused);
+}
+
+function reasonOf(code: string, cause: unknown): string {
+  if (/REFUSED/i.test(code)) return "nobody listens there (connection refused)";
+  if (code === "ENOTFOUND") return "the host has no address (DNS)";
+  if (code === "ECONNRESET") return "the connection was closed before the answer was complete";
+  return messageOf(cause);
+}
+
+/**
+ * Runs `attempt` until it succeeds, throws anything but a TransientFailure, or the policy's bounds are met.
+ * Waits at least the floor, doubling, never less than asked for, and up to half as much again by chance, so
+ * that uploads that were refused together do not come back together.
+ */
+export async function withRetry<T>(
+  policy: RetryPolicy,
+  network: Host & { readonly signal?: AbortSignal | undefined },
+  attempt: (number: number) => Promise<T>,
+  signal?: AbortSignal,
+): Promise<T> {
+  let waited = 0;
+  for (let tries = 1; ; tries++) {
+    throwIfAborted(signal, network.signal);
+    try {
+      return await attempt(tries);
+    } catch (error) {
+      if (!(error instanceof TransientFailure)) throw error;
+      const limit = error.refused ? Math.min(policy.refusedAttempts, policy.attempts) : policy.attempts;
+      const wait = waitBefore(tries, policy, network.random(), error.afterMs);
+      if (tries >= limit || waited + wait > policy.budgetMs) throw gaveUp(error, tries, waited, wait, policy);
+      waited += wait;
+      await network.sleep(wait, either(signal, network.signal)).catch((reason) => {
+        throwIfAborted(signal, network.signal);
+        throw reason;
+      });
+    }
+  }
+}
+
+/** The wait in ms after try number `tries` (from 1). `random` is from 0 to below 1. */
+export function waitBefore(tries: number, policy: RetryPolicy, random: number, askedMs = 0): number {
+  const doubled = Math.min(policy.capMs, policy.floorMs * 2 ** Math.min(tries - 1, 30));
+  const base = Math.max(doubled, askedMs, policy.floorMs);
+  return Math.round(base * (1 + random / 2));
+}
+
+function gaveUp(
+  error: TransientFailure,
+  tries: number,
+  waited: number,
+  wait: number,
+  policy: RetryPolicy,
+): NixcacheError {
+  const { failure } = error;
+  if (tries === 1 && error.afterMs === undefined) return failure;
+  const asked =
+    waited + wait > policy.budgetMs && error.afterMs !== undefined
+      ? `, and it asks to wait ${seconds(error.afterMs)} more`
+      : "";
+  const count = tries === 1 ? "1 try" : `${tries} tries`;
+  return new NixcacheError(
+    failure.code,
+    `${failure.message} (${count} in ${seconds(waited)} of waiting${asked})`,
+    {
+      cause: failure.cause ?? failure,
+      ...(failure.hint === undefined ? {} : { hint: failure.hint }),
+    },
+  );
+}
+
+/** Made only when there is something to wait for: signals joined to one that lives long are not free. */
+function either(a: AbortSignal | undefined, b: AbortSignal | undefined): AbortSignal | undefined {
+  return a === undefined || b === undefined ? (a ?? b) : AbortSignal.any([a, b]);
+}
+
+function seconds(ms: number): string {
+  return `${Math.round(ms / 100) / 10} s`;
+}
+
+function retry(afterMs: number | undefined): Verdict {
+  return afterMs === undefined ? { kind: "retry" } : { kind: "retry", afterMs };
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}

@@ -1,0 +1,160 @@
+/**
+ * Blobs in the making: bytes are hashed as they come and kept in memory up to a bound, beyond it in a file.
+ *
+ * A registry wants digest and length before the first byte, so a blob must be whole before its upload starts;
+ * on disk it costs no memory, whatever its size. Each run has a folder of its own, removed at the end; the
+ * folders of runs that were killed are removed by a later run.
+ */
+import { mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { type FileHandle, open } from "node:fs/promises";
+import { hostname } from "node:os";
+import { join } from "node:path";
+import { messageOf, NixcacheError, systemCode } from "../errors.ts";
+import type { Digest } from "./digest.ts";
+import type { BlobSource } from "./store.ts";
+
+/** Bytes that one blob keeps in memory before it goes to disk. */
+const MEMORY_BYTES = 8 * 1024 * 1024;
+
+/** Names the machine too: the folder may be shared by containers that do not see each other's processes. */
+const PREFIX = `nixcache-spool-${hostname()}-`;
+
+export class Spool {
+  readonly #parent: string;
+  #directory: string | undefined;
+  #count = 0;
+
+  /** @param parent an existing or creatable folder on a file system with room for a few parts. */
+  constructor(parent: string) {
+    this.#parent = parent;
+  }
+
+  writer(): BlobWriter {
+    return new BlobWriter(() => this.#nextFile());
+  }
+
+  /** Removes every file of this run. Blobs made here must not be used afterwards. */
+  [Symbol.dispose](): void {
+    if (this.#directory !== undefined) rmSync(this.#directory, { recursive: true, force: true });
+    this.#directory = undefined;
+  }
+
+  #nextFile(): string {
+    if (this.#directory === undefined) {
+      try {
+        mkdirSync(this.#parent, { recursive: true });
+        removeAbandoned(this.#parent);
+        this.#directory = mkdtempSync(join(this.#parent, `${PREFIX}${process.pid}-`));
+      } catch (cause) {
+        throw spoolError(this.#parent, cause);
+      }
+    }
+    return join(this.#directory, String(this.#count++));
+  }
+}
+
+/** One blob in the making. Write, then `finish` once; `abort` instead of it when the content failed. */
+export class BlobWriter {
+  readonly #nextFile: () => string;
+  readonly #hasher = new Bun.CryptoHasher("sha256");
+  #size = 0;
+  #memory: Uint8Array[] = [];
+  #file: { path: string; handle: FileHandle } | undefined;
+
+  constructor(nextFile: () => string) {
+    this.#nextFile = nextFile;
+  }
+
+  /** Bytes so far. */
+  get size(): number {
+    return this.#size;
+  }
+
+  /** The bytes must not change afterwards: they may be kept. */
+  async write(bytes: Uint8Array): Promise<void> {
+    this.#hasher.update(bytes);
+    this.#size += bytes.length;
+    if (this.#file === undefined && this.#size <= MEMORY_BYTES) {
+      this.#memory.push(bytes);
+      return;
+    }
+    try {
+      this.#file ??= await this.#spill();
+      await writeAll(this.#file.handle, bytes);
+    } catch (cause) {
+      await this.abort();
+      throw spoolError(this.#file?.path ?? "temporary file", cause);
+    }
+  }
+
+  async finish(): Promise<BlobSource> {
+    const digest: Digest = `sha256:${this.#hasher.digest("hex")}`;
+    if (this.#file === undefined) {
+      const content = Buffer.concat(this.#memory);
+      this.#memory = [];
+      return { digest, size: this.#size, content };
+    }
+    await this.#file.handle.close();
+    return { digest, size: this.#size, content: { file: this.#file.path } };
+  }
+
+  async abort(): Promise<void> {
+    this.#memory = [];
+    if (this.#file === undefined) return;
+    await this.#file.handle.close().catch(() => {});
+    rmSync(this.#file.path, { force: true });
+    this.#file = undefined;
+  }
+
+  async #spill(): Promise<{ path: string; handle: FileHandle }> {
+    const path = this.#nextFile();
+    const handle = await open(path, "wx", 0o600);
+    for (const piece of this.#memory) await writeAll(handle, piece);
+    this.#memory = [];
+    return { path, handle };
+  }
+}
+
+/** Removes the file behind a blob, if there is one; its memory goes by itself. */
+export function discardBlob(blob: BlobSource): void {
+  if ("file" in blob.content) rmSync(blob.content.file, { force: true });
+}
+
+/** The blob's bytes as a stream that holds back. */
+export function streamBlob(blob: BlobSource): ReadableStream<Uint8Array> {
+  return "file" in blob.content
+    ? Bun.file(blob.content.file).stream()
+    : new Blob([blob.content as Uint8Array<ArrayBuffer>]).stream();
+}
+
+async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {
+  for (let done = 0; done < bytes.length; ) {
+    const { bytesWritten } = await handle.write(bytes, done, bytes.length - done);
+    done += bytesWritten;
+  }
+}
+
+function removeAbandoned(parent: string): void {
+  for (const name of readdirSync(parent)) {
+    const pid = name.startsWith(PREFIX) ? Number.parseInt(name.slice(PREFIX.length), 10) : Number.NaN;
+    if (Number.isInteger(pid) && !isRunning(pid))
+      rmSync(join(parent, name), { recursive: true, force: true });
+  }
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    // EPERM: it runs as somebody else.
+    return systemCode(error) !== "ESRCH";
+  }
+}
+
+function spoolError(path: string, cause: unknown): NixcacheError {
+  return new NixcacheError("filesystem", `cannot write the temporary file ${path}: ${messageOf(cause)}`, {
+    hint: "Free some space, or set TMPDIR to a folder on a larger file system.",
+    cause,
+  });
+}

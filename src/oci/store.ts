@@ -1,0 +1,110 @@
+/**
+ * The store: blobs, manifests and tags of one cache reference.
+ *
+ * Two implementations, `registry.ts` (HTTP) and `layout.ts` (directory); one contract suite runs on both.
+ * Rule 1 shapes every signature: a method answers `undefined` for absent only when the other side said so
+ * (404, or a file that is not there); everything else throws a NixcacheError.
+ * https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md
+ */
+import { NixcacheError } from "../errors.ts";
+import type { Digest } from "./digest.ts";
+
+/** Bytes to upload, addressed by their digest. `open` may be called again for a retry. */
+export interface BlobSource {
+  readonly digest: Digest;
+  /** Bytes. */
+  readonly size: number;
+  /**
+   * The content: bytes in memory, or the path of a complete file on disk that the caller removes afterwards.
+   * A layout moves the file in (link or rename) when it is on the same file system.
+   */
+  readonly content: Uint8Array | { readonly file: string };
+}
+
+/** A range of a blob, in bytes. */
+export interface ByteRange {
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** @throws `internal` for a range that no blob can have. */
+export function checkRange(range: ByteRange | undefined): void {
+  if (range === undefined) return;
+  const { offset, length } = range;
+  if (Number.isSafeInteger(offset) && Number.isSafeInteger(length) && offset >= 0 && length >= 0) return;
+  throw new NixcacheError(
+    "internal",
+    `read blob: got the range ${offset}+${length}, expected whole numbers from 0 on`,
+  );
+}
+
+export interface StoredManifest {
+  readonly digest: Digest;
+  readonly mediaType: string;
+  /** Already checked against `digest`, and against the bound on manifests of 4 MiB. */
+  readonly bytes: Uint8Array;
+}
+
+/** A manifest was refused because blobs that it names are not in the store (`MANIFEST_BLOB_UNKNOWN`). */
+export interface BlobsMissing {
+  readonly blobsMissing: true;
+  /** The digests that the store named, empty when it named none. */
+  readonly digests: readonly Digest[];
+}
+
+export interface CallOptions {
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface Store {
+  /** For messages: `ghcr.io/owner/repo/nix-cache` or `/path/to/layout`. */
+  readonly name: string;
+  /**
+   * Whether a manifest that names a missing blob is refused. `unknown` asks for a probe (R6 of the storage
+   * protocol); a layout checks by itself and is always strict.
+   */
+  readonly strictness: "strict" | "unknown";
+
+  /** The size of a blob in bytes, or undefined when it is absent. Transfers no body. */
+  statBlob(digest: Digest, options?: CallOptions): Promise<number | undefined>;
+  /**
+   * A blob's bytes, or those of `range`; undefined when the blob is absent. The stream errors when the
+   * transfer breaks or has another length than asked for. It does not check the digest: a range has none,
+   * and the reader of a whole blob hashes anyway.
+   */
+  readBlob(
+    digest: Digest,
+    options?: CallOptions & { range?: ByteRange | undefined },
+  ): Promise<ReadableStream<Uint8Array> | undefined>;
+  /** Stores a blob. Safe to repeat, and for many writers of the same blob at once. */
+  writeBlob(source: BlobSource, options?: CallOptions): Promise<void>;
+
+  /**
+   * The manifest under a tag or digest; undefined when absent; `"unchanged"` when its digest is
+   * `ifNot` (a conditional request where the store has them).
+   */
+  readManifest(
+    reference: string,
+    options?: CallOptions & { ifNot?: Digest | undefined },
+  ): Promise<StoredManifest | "unchanged" | undefined>;
+  /** The digest under a tag or digest, asked for by its exact name (R7); undefined when absent. */
+  statManifest(reference: string, options?: CallOptions): Promise<Digest | undefined>;
+  /**
+   * Puts a manifest under a tag (or its own digest). Replaces what the tag pointed to. The digest is that of
+   * what was stored: a registry that refuses custom artifact types gets an image config instead (see
+   * `withoutArtifactType`), which changes the bytes.
+   */
+  writeManifest(
+    reference: string,
+    mediaType: string,
+    bytes: Uint8Array,
+    options?: CallOptions,
+  ): Promise<Digest | BlobsMissing>;
+  /**
+   * Deletes the manifest and with it every tag on it. `"refused"` when the store does not allow
+   * deletions; true when it was there.
+   */
+  deleteManifest(digest: Digest, options?: CallOptions): Promise<boolean | "refused">;
+  /** Every tag, in no order; empty for a cache that does not exist yet. The list may be stale. */
+  listTags(options?: CallOptions): Promise<string[]>;
+}

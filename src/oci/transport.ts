@@ -1,0 +1,346 @@
+/**
+ * One exchange with a registry: authorization, redirects by hand, time-outs, and what the answer means.
+ * Retrying is the caller's: `send` is one try, `call` is `send` under the policy.
+ */
+import { createFetch, type FetchOptions } from "ofetch";
+import { messageOf, NixcacheError } from "../errors.ts";
+import type { Access } from "./access.ts";
+import { createAuthenticator } from "./auth.ts";
+import { readBounded, sanitize } from "./body.ts";
+import type { Credentials } from "./credentials.ts";
+import { deniedError } from "./denied.ts";
+import { type Network, onAbort, throwIfAborted } from "./network.ts";
+import type { RegistryReference } from "./reference.ts";
+import {
+  classify,
+  networkFailure,
+  parseErrors,
+  type RegistryError,
+  type RetryPolicy,
+  TransientFailure,
+  withRetry,
+} from "./retry.ts";
+
+export interface TransportOptions {
+  readonly reference: RegistryReference;
+  readonly credentials: () => Promise<Credentials | undefined>;
+  readonly policy: RetryPolicy;
+  readonly network: Network;
+  readonly userAgent: string;
+  /** `write` asks for push rights at once, also for reading: GHCR gives no pull token for a package to be made. */
+  readonly access: "read" | "write";
+}
+
+export interface Exchange {
+  readonly method: "GET" | "HEAD" | "POST" | "PUT" | "DELETE";
+  readonly url: URL;
+  readonly access: Access;
+  readonly headers?: Readonly<Record<string, string>>;
+  /** Made anew for every hop and every try. */
+  readonly body?: (() => UploadBody) | undefined;
+  /** Statuses that are handed back although they are failures; waits for another try come first. */
+  readonly accept?: readonly number[];
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface UploadBody {
+  readonly content: Uint8Array | ReadableStream<Uint8Array>;
+  readonly size: number;
+  /** Of a stream: takes the function to call with the number of bytes whenever some were handed over. */
+  readonly onMove?: (moved: (bytes: number) => void) => void;
+}
+
+export interface Answer {
+  readonly status: number;
+  readonly headers: Headers;
+  /** Where the answer came from, after redirects. */
+  readonly url: URL;
+  /** `absent` is a 404 that means so. */
+  readonly kind: "ok" | "absent" | "denied" | "fatal";
+  /** Of a failure, at most 64 KiB; empty for what succeeded. */
+  readonly text: string;
+  readonly errors: readonly RegistryError[];
+  /** Of a success: to be read to its end, or `close`d. */
+  readonly body: ReadableStream<Uint8Array> | null;
+  /** Ends the exchange; safe to call at any time, also twice. */
+  readonly close: () => void;
+}
+
+export interface Transport {
+  readonly origin: string;
+  send(exchange: Exchange): Promise<Answer>;
+  /** `send` under the retry policy. */
+  call(exchange: Exchange): Promise<Answer>;
+  /**
+   * `call`, with the whole body of a success read within the tries; the answer is closed afterwards.
+   * @throws `protocol` for a body of more than `limit` bytes.
+   */
+  callWhole(exchange: Exchange, limit: number): Promise<Answer & { readonly bytes: Uint8Array }>;
+  /** `GET ghcr.io/path`, without the query, which may hold a signature. */
+  what(exchange: Exchange): string;
+}
+
+const MAX_HOPS = 5;
+const MAX_ERROR_BYTES = 64 * 1024;
+const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
+
+export function createTransport(options: TransportOptions): Transport {
+  const { reference, policy, network } = options;
+  const origin = new URL(`${reference.scheme}://${reference.host}`).origin;
+  const authenticator = createAuthenticator(options);
+  const transfer = createFetch({ fetch: network.fetch as typeof fetch });
+  const effective = (access: Access): Access =>
+    access === "pull" && options.access === "write" ? "push" : access;
+
+  const what = ({ method, url }: Exchange): string => `${method} ${url.host}${url.pathname}`;
+
+  /** One request to one address, from connecting to the headers of the answer. */
+  const hop = async (exchange: Exchange, url: URL, authorization: string | undefined): Promise<Hop> => {
+    throwIfAborted(exchange.signal, network.signal);
+    const controller = new AbortController();
+    const stopListening = onAbort([exchange.signal, network.signal], () => controller.abort());
+    const upload = exchange.body?.();
+    let late = "";
+    let stopTimer = () => {};
+    const limit = (ms: number, of: string) => {
+      stopTimer();
+      stopTimer = network.timer(ms, () => {
+        late = `${of} for ${ms / 1000} s`;
+        controller.abort();
+      });
+    };
+    if (upload === undefined) limit(policy.connectTimeoutMs, "no answer");
+    else if (upload.content instanceof Uint8Array) limit(policy.answerTimeoutMs, "no answer");
+    else {
+      let left = upload.size;
+      limit(policy.stallTimeoutMs, "the upload did not move");
+      upload.onMove?.((bytes) => {
+        left -= bytes;
+        if (left > 0) limit(policy.stallTimeoutMs, "the upload did not move");
+        else limit(policy.answerTimeoutMs, "no answer after the upload");
+      });
+    }
+    const close = () => {
+      stopListening();
+      controller.abort();
+    };
+    try {
+      const init: FetchOptions<"stream"> & { decompress: boolean } = {
+        method: exchange.method,
+        retry: false,
+        redirect: "manual",
+        ignoreResponseError: true,
+        responseType: "stream",
+        decompress: false,
+        signal: controller.signal,
+        headers: {
+          "user-agent": options.userAgent,
+          "accept-encoding": "identity",
+          ...exchange.headers,
+          ...(upload === undefined ? {} : { "content-length": String(upload.size) }),
+          ...(authorization === undefined ? {} : { authorization }),
+        },
+        ...(upload === undefined ? {} : { body: upload.content as ReadableStream }),
+      };
+      const response = await transfer.raw(url.href, init);
+      const encoding = response.headers.get("content-encoding") ?? "identity";
+      if (encoding !== "identity" && response.ok) {
+        throw new NixcacheError(
+          "protocol",
+          `${what({ ...exchange, url })}: got content encoding ${sanitize(encoding)}, expected none`,
+        );
+      }
+      return { response, url, close };
+    } catch (error) {
+      close();
+      if (error instanceof NixcacheError) throw error;
+      throwIfAborted(exchange.signal, network.signal);
+      throw networkFailure(what({ ...exchange, url }), late === "" ? error : new Error(late));
+    } finally {
+      stopTimer();
+    }
+  };
+
+  /** Follows redirects. Authorization goes to the registry's own origin only. */
+  const follow = async (exchange: Exchange, authorization: string | undefined): Promise<Hop> => {
+    let url = exchange.url;
+    for (let hops = 0; ; hops++) {
+      const result = await hop(exchange, url, url.origin === origin ? authorization : undefined);
+      const { status, headers } = result.response;
+      const location = headers.get("location");
+      if (!REDIRECTS.has(status) || location === null) return result;
+      // HEAD asks the registry itself: links to storage are signed for GET alone.
+      if (exchange.method === "HEAD") return result;
+      result.close();
+      if (hops >= MAX_HOPS)
+        throw new NixcacheError("protocol", `${what(exchange)}: got more than ${MAX_HOPS} redirects`);
+      url = resolveLocation(url, location, what(exchange));
+    }
+  };
+
+  const send = async (exchange: Exchange): Promise<Answer> => {
+    const access = effective(exchange.access);
+    const own = exchange.url.origin === origin;
+    const used = own ? authenticator.current(access) : undefined;
+    let result = await follow(exchange, used);
+    if (own && result.response.status === 401 && result.url.origin === origin) {
+      const challenge = result.response.headers.get("www-authenticate");
+      result.close();
+      result = await follow(exchange, await authenticator.renew(access, used, challenge));
+    }
+    return judge(exchange, access, result);
+  };
+
+  const judge = async (
+    exchange: Exchange,
+    access: Access,
+    { response, url, close }: Hop,
+  ): Promise<Answer> => {
+    const { status, headers } = response;
+    const failed = status >= 400;
+    const text = failed ? await errorText(response, exchange) : "";
+    if (failed) close();
+    const verdict = classify(status, headers, text, network.now());
+    const errors = failed ? parseErrors(text) : [];
+    if (verdict.kind === "retry") {
+      const failure = new NixcacheError(
+        "unreachable",
+        `${what(exchange)}: got ${status}${said(errors, text)}`,
+        {
+          hint: "Try again later; the registry's status page or its rate limits may say more.",
+        },
+      );
+      throw new TransientFailure(failure, verdict.afterMs);
+    }
+    if (verdict.kind === "denied" && url.origin !== origin) {
+      // A signed link that has expired: the registry makes a new one.
+      throw new TransientFailure(
+        new NixcacheError(
+          "unreachable",
+          `${what(exchange)}: ${url.host}, where it redirects to, answered ${status}`,
+        ),
+      );
+    }
+    const answer: Answer = {
+      status,
+      headers,
+      url,
+      kind: verdict.kind,
+      text,
+      errors,
+      body: failed ? null : (response.body ?? null),
+      close,
+    };
+    if (verdict.kind === "ok" || exchange.accept?.includes(status)) return answer;
+    if (verdict.kind === "absent") return answer;
+    if (verdict.kind === "denied") {
+      const hasCredentials = authenticator.hasCredentials() ?? false;
+      throw deniedError({ reference, access, hasCredentials, status, detail: text, at: "registry" });
+    }
+    throw unexpected(what(exchange), answer);
+  };
+
+  const errorText = async (response: Response, exchange: Exchange): Promise<string> => {
+    const stop = network.timer(policy.connectTimeoutMs, () => response.body?.cancel().catch(() => {}));
+    try {
+      return new TextDecoder().decode(await readBounded(response.body, MAX_ERROR_BYTES, what(exchange)));
+    } catch {
+      // The status says enough where its explanation cannot be had.
+      return "";
+    } finally {
+      stop();
+    }
+  };
+
+  const readWhole = async (
+    exchange: Exchange,
+    limit: number,
+  ): Promise<Answer & { readonly bytes: Uint8Array }> => {
+    const answer = await send(exchange);
+    let late = false;
+    // Small bodies: the time that a stall may take is enough for all of one.
+    const stop = network.timer(policy.stallTimeoutMs, () => {
+      late = true;
+      answer.close();
+    });
+    try {
+      const bytes = await readBounded(answer.body, limit, what(exchange));
+      const length = lengthOf(answer);
+      if (late || (length !== undefined && answer.body !== null && length !== bytes.length)) {
+        throw new Error(
+          late ? `no complete answer within ${policy.stallTimeoutMs / 1000} s` : "the answer was cut short",
+        );
+      }
+      return { ...answer, bytes };
+    } catch (error) {
+      if (error instanceof NixcacheError) throw error;
+      throwIfAborted(exchange.signal, network.signal);
+      throw networkFailure(what(exchange), error);
+    } finally {
+      stop();
+      answer.close();
+    }
+  };
+
+  return {
+    origin,
+    what,
+    send,
+    callWhole: (exchange, limit) =>
+      withRetry(policy, network, () => readWhole(exchange, limit), exchange.signal),
+    call: (exchange) => withRetry(policy, network, () => send(exchange), exchange.signal),
+  };
+}
+
+interface Hop {
+  readonly response: Response;
+  readonly url: URL;
+  readonly close: () => void;
+}
+
+/** The Content-Length of an answer, in bytes; undefined without a usable one. */
+export function lengthOf({ headers }: { readonly headers: Headers }): number | undefined {
+  const text = headers.get("content-length") ?? "";
+  const length = /^[0-9]{1,16}$/.test(text) ? Number(text) : Number.NaN;
+  return Number.isSafeInteger(length) ? length : undefined;
+}
+
+/** The error for an answer that the protocol does not foresee. */
+export function unexpected(what: string, answer: Answer, hint?: string): NixcacheError {
+  return new NixcacheError(
+    "protocol",
+    `${what}: got ${answer.status}${said(answer.errors, answer.text)}`,
+    hint === undefined ? {} : { hint },
+  );
+}
+
+/**
+ * The address that a Location header means.
+ * @throws `protocol` when it is none, or would leave HTTPS.
+ */
+export function resolveLocation(base: URL, location: string, what: string): URL {
+  let url: URL;
+  try {
+    url = new URL(location, base);
+  } catch (cause) {
+    throw new NixcacheError("protocol", `${what}: got a Location that is no URL (${messageOf(cause)})`, {
+      cause,
+    });
+  }
+  if (url.protocol !== "https:" && !(url.protocol === "http:" && base.protocol === "http:")) {
+    throw new NixcacheError(
+      "protocol",
+      `${what}: got a Location from ${base.protocol} to ${url.protocol}, expected https:`,
+      {
+        hint: "Behind a proxy that ends TLS, let the registry write relative locations (distribution: http.relativeurls) or pass X-Forwarded-Proto.",
+      },
+    );
+  }
+  return url;
+}
+
+function said(errors: readonly RegistryError[], text: string): string {
+  const words = errors.map(({ code, message }) => [code, message].filter(Boolean).join(" ")).join("; ");
+  const line = sanitize(words === "" ? text : words);
+  return line === "" ? "" : ` (${line})`;
+}

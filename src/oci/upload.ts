@@ -1,0 +1,154 @@
+/**
+ * Uploading a blob: POST for a session, then one PUT with the whole content. The way that works everywhere:
+ * GHCR refuses ranged PATCH above 4 MiB.
+ * https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#post-then-put
+ */
+import { type FileHandle, open } from "node:fs/promises";
+import { messageOf, NixcacheError } from "../errors.ts";
+import type { RegistryContext } from "./registry-context.ts";
+import { TransientFailure, withRetry } from "./retry.ts";
+import type { BlobSource, CallOptions } from "./store.ts";
+import { resolveLocation, type UploadBody, unexpected } from "./transport.ts";
+
+/** Bytes handed over at a time: small enough for slow lines to move one within the stall time-out. */
+const CHUNK_BYTES = 256 * 1024;
+
+/**
+ * Uploads a blob; every try starts at the POST and reads the source from its beginning. Memory: one chunk and
+ * what the network stack buffers, whatever the size.
+ * @throws `corrupt` when the source is not what it says; `filesystem`, `denied`, `unreachable`, `protocol`.
+ */
+export async function uploadBlob(
+  { transport, policy, network, at }: RegistryContext,
+  source: BlobSource,
+  options: CallOptions,
+): Promise<void> {
+  const { signal } = options;
+  await withRetry(
+    policy,
+    network,
+    async () => {
+      // A session of an earlier try may be half filled or gone.
+      const post = {
+        method: "POST",
+        url: at("blobs/uploads/"),
+        access: "push",
+        signal,
+        headers: { "content-length": "0" },
+      } as const;
+      const started = await transport.send(post);
+      started.close();
+      const location = started.headers.get("location");
+      if (started.kind !== "ok" || location === null) {
+        throw unexpected(
+          transport.what(post),
+          started,
+          "Check the repository name; some registries want projects to be made first.",
+        );
+      }
+      const url = withDigest(resolveLocation(started.url, location, transport.what(post)), source.digest);
+      const opened = await openSource(source);
+      try {
+        const put = {
+          method: "PUT",
+          url,
+          access: "push",
+          signal,
+          headers: { "content-type": "application/octet-stream" },
+          body: opened.body,
+        } as const;
+        const done = await transport.send(put);
+        done.close();
+        if (done.kind === "ok" && done.status < 300) return;
+        const error = unexpected(transport.what(put), done);
+        // The session is gone, whatever the registry calls that.
+        throw done.kind === "absent" ? new TransientFailure(error) : error;
+      } catch (error) {
+        // A source that cannot be read breaks the request, which then looks like the network's fault.
+        throw opened.failure() ?? error;
+      } finally {
+        await opened.close();
+      }
+    },
+    signal,
+  );
+}
+
+/** Location's own query stays as it is, byte by byte: it may be signed. */
+function withDigest(location: URL, digest: string): URL {
+  const url = new URL(location);
+  url.search = `${url.search === "" ? "?" : `${url.search}&`}digest=${encodeURIComponent(digest)}`;
+  return url;
+}
+
+interface OpenedSource {
+  readonly body: () => UploadBody;
+  /** Why the source could not be read. */
+  readonly failure: () => NixcacheError | undefined;
+  readonly close: () => Promise<void>;
+}
+
+async function openSource(source: BlobSource): Promise<OpenedSource> {
+  const { content, size, digest } = source;
+  if (content instanceof Uint8Array) {
+    if (content.length !== size) throw wrongSize(digest, content.length, size);
+    return { body: () => ({ content, size }), failure: () => undefined, close: async () => {} };
+  }
+  const { file } = content;
+  let handle: FileHandle;
+  try {
+    handle = await open(file, "r");
+  } catch (cause) {
+    throw new NixcacheError("filesystem", `upload ${digest}: cannot open ${file} (${messageOf(cause)})`, {
+      cause,
+    });
+  }
+  let failure: NixcacheError | undefined;
+  const found = (await handle.stat()).size;
+  if (found !== size) {
+    await handle.close();
+    throw wrongSize(digest, found, size);
+  }
+  const body = (): UploadBody => {
+    let offset = 0;
+    let moved: (bytes: number) => void = () => {};
+    const stream = new ReadableStream<Uint8Array>(
+      {
+        async pull(controller) {
+          if (offset === size) {
+            controller.close();
+            return;
+          }
+          try {
+            const chunk = new Uint8Array(Math.min(CHUNK_BYTES, size - offset));
+            const { bytesRead } = await handle.read(chunk, 0, chunk.length, offset);
+            if (bytesRead === 0) throw wrongSize(digest, offset, size);
+            offset += bytesRead;
+            moved(bytesRead);
+            controller.enqueue(bytesRead === chunk.length ? chunk : chunk.subarray(0, bytesRead));
+          } catch (cause) {
+            failure =
+              cause instanceof NixcacheError
+                ? cause
+                : new NixcacheError(
+                    "filesystem",
+                    `upload ${digest}: cannot read ${file} (${messageOf(cause)})`,
+                    { cause },
+                  );
+            controller.error(failure);
+          }
+        },
+      },
+      { highWaterMark: 0 },
+    );
+    return { content: stream, size, onMove: (callback) => (moved = callback) };
+  };
+  return { body, failure: () => failure, close: () => handle.close() };
+}
+
+function wrongSize(digest: string, found: number, expected: number): NixcacheError {
+  return new NixcacheError(
+    "corrupt",
+    `upload ${digest}: the source has ${found} bytes, expected ${expected}`,
+  );
+}
