@@ -1,0 +1,173 @@
+/**
+ * The local copy of a cache's index: the union of the layers that the reader chose, in SQLite.
+ *
+ * Rows are keyed by layer, and layers come and go in one transaction, so a process that dies leaves the view
+ * as it was. Look-ups use a connection of their own and go on, on the old view, while another connection
+ * (or another process) loads. The file holds nothing that cannot be read again: a damaged one is thrown away.
+ */
+import { Database, SQLiteError } from "bun:sqlite";
+import { mkdirSync, rmSync } from "node:fs";
+import { dirname } from "node:path";
+import { messageOf, NixcacheError } from "../errors.ts";
+import { IndexReader } from "./index-reader.ts";
+import { IndexUpdate } from "./index-update.ts";
+
+/** Changes with the tables; a file of another version is thrown away. */
+const SCHEMA_VERSION = 1;
+
+const SCHEMA = `
+CREATE TABLE state (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE layer (
+  id INTEGER PRIMARY KEY,
+  digest TEXT NOT NULL UNIQUE,
+  size INTEGER NOT NULL,
+  -- place in the root's stack from below, or NULL for a segment's own layer
+  position INTEGER
+);
+-- the generations that a layer holds or covers
+CREATE TABLE generation (
+  layer INTEGER NOT NULL, name TEXT NOT NULL, record TEXT NOT NULL, PRIMARY KEY (layer, name)
+) WITHOUT ROWID;
+CREATE TABLE entry (
+  hash TEXT NOT NULL, layer INTEGER NOT NULL, added INTEGER NOT NULL, file TEXT NOT NULL,
+  narinfo TEXT NOT NULL, rest TEXT NOT NULL, PRIMARY KEY (hash, layer)
+) WITHOUT ROWID;
+CREATE INDEX entry_file ON entry (file);
+CREATE INDEX entry_layer ON entry (layer);
+-- NARs of entries that have left the view, for clients that remember their URLs
+CREATE TABLE former (file TEXT PRIMARY KEY, rest TEXT NOT NULL, until INTEGER NOT NULL) WITHOUT ROWID;
+-- generations known to be over; a dead tag that was seen once counts for ever
+CREATE TABLE dead (name TEXT PRIMARY KEY, seen INTEGER NOT NULL) WITHOUT ROWID;
+`;
+
+export class IndexDatabase {
+  readonly path: string;
+  readonly #connection: Database;
+  /** The view as of the last update, by any process. */
+  readonly view: IndexReader;
+
+  private constructor(path: string, connection: Database) {
+    this.path = path;
+    this.#connection = connection;
+    this.view = new IndexReader(connection);
+  }
+
+  /** Opens the file, making it and its folder where needed. @throws `filesystem` when it cannot be written. */
+  static open(path: string): IndexDatabase {
+    try {
+      mkdirSync(dirname(path), { recursive: true });
+      try {
+        return new IndexDatabase(path, openCurrent(path));
+      } catch (error) {
+        if (!isDamaged(error)) throw error;
+        for (const suffix of ["", "-wal", "-shm"]) rmSync(path + suffix, { force: true });
+        return new IndexDatabase(path, openCurrent(path));
+      }
+    } catch (cause) {
+      throw databaseError(path, cause);
+    }
+  }
+
+  /** Gives `read` a view that stays the same until it is done, whoever updates in the meantime. */
+  async snapshot<T>(read: (view: IndexReader) => Promise<T>): Promise<T> {
+    const connection = new Database(this.path, { readonly: true });
+    try {
+      connection.run("BEGIN");
+      return await read(new IndexReader(connection));
+    } finally {
+      connection.close();
+    }
+  }
+
+  /**
+   * Runs `change` as the one writer among all processes, in one transaction: all of it happens, or nothing.
+   * `wait` is called while another process writes.
+   */
+  async update<T>(change: (update: IndexUpdate) => Promise<T>, wait: () => Promise<void>): Promise<T> {
+    const write = this.#openWriter();
+    try {
+      await this.#begin(write, wait);
+      try {
+        const result = await change(new IndexUpdate(write));
+        write.run("COMMIT");
+        return result;
+      } catch (error) {
+        if (write.inTransaction) write.run("ROLLBACK");
+        throw error;
+      }
+    } catch (error) {
+      throw error instanceof SQLiteError ? databaseError(this.path, error) : error;
+    } finally {
+      write.close();
+    }
+  }
+
+  close(): void {
+    this.#connection.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  #openWriter(): Database {
+    const write = new Database(this.path, { readwrite: true, create: false });
+    write.run("PRAGMA synchronous = NORMAL");
+    write.run("PRAGMA cache_size = -32768");
+    return write;
+  }
+
+  async #begin(write: Database, wait: () => Promise<void>): Promise<void> {
+    for (;;) {
+      try {
+        write.run("BEGIN IMMEDIATE");
+        return;
+      } catch (error) {
+        if (!(error instanceof SQLiteError) || error.code !== "SQLITE_BUSY") throw error;
+        await wait();
+      }
+    }
+  }
+}
+
+function openCurrent(path: string): Database {
+  const db = new Database(path, { create: true, readwrite: true });
+  try {
+    // Waiting for another process that is just creating the tables; look-ups never wait in WAL mode.
+    db.run("PRAGMA busy_timeout = 5000");
+    db.run("PRAGMA journal_mode = WAL");
+    const version = db.query<{ user_version: number }, []>("PRAGMA user_version").get()?.user_version;
+    if (version !== SCHEMA_VERSION) createTables(db);
+    return db;
+  } catch (error) {
+    db.close();
+    throw error;
+  }
+}
+
+function createTables(db: Database): void {
+  db.transaction(() => {
+    const current = db.query<{ user_version: number }, []>("PRAGMA user_version").get()?.user_version;
+    if (current === SCHEMA_VERSION) return;
+    const tables = db
+      .query<{ name: string }, []>(
+        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'",
+      )
+      .all();
+    for (const { name } of tables) db.run(`DROP TABLE "${name}"`);
+    db.run(SCHEMA);
+    db.run(`PRAGMA user_version = ${SCHEMA_VERSION}`);
+  }).immediate();
+}
+
+function isDamaged(error: unknown): boolean {
+  return error instanceof SQLiteError && (error.code === "SQLITE_CORRUPT" || error.code === "SQLITE_NOTADB");
+}
+
+function databaseError(path: string, cause: unknown): NixcacheError {
+  if (cause instanceof NixcacheError) return cause;
+  return new NixcacheError("filesystem", `cannot use the local index ${path}: ${messageOf(cause)}`, {
+    hint: "Set NIXCACHE_INDEX_DIR to a folder that can be written, with room for the index.",
+    cause,
+  });
+}

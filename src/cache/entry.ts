@@ -1,0 +1,104 @@
+/**
+ * An entry: one store path in the cache, and its line in an index layer.
+ *
+ *     {"narinfo":"StorePath: …\nURL: …\n","parts":[["sha256:…",12345]],"added":1763920426}
+ *
+ * `narinfo` comes first and is served as it stands. The other fields are kept as one text (`rest`), so that a
+ * line is restated byte for byte, with fields of later versions that this one does not know.
+ */
+import { NixcacheError } from "../errors.ts";
+import { formatNarInfo, type NarInfo, parseNarInfo } from "../nar/narinfo.ts";
+import { storeHashOf } from "../nar/store-path.ts";
+import { parseJsonObject } from "./json.ts";
+import { decodeParts, encodeParts, type Part } from "./part.ts";
+
+/** Bytes. A line with 10,000 references is under 1 MiB. */
+export const MAX_LINE_BYTES = 4 * 1024 * 1024;
+
+export interface Entry {
+  readonly info: NarInfo;
+  readonly parts: readonly Part[];
+  /** When the line was made, in seconds since 1970. */
+  readonly added: number;
+}
+
+/** A line taken apart just far enough to be stored, looked up, and put together again. */
+export interface EntryLine {
+  readonly storeHash: string;
+  /** The last component of the narinfo's URL, by which the NAR is asked for. */
+  readonly file: string;
+  readonly narinfo: string;
+  /** The line's other fields, as a JSON object. */
+  readonly rest: string;
+  readonly added: number;
+}
+
+/** @throws `corrupt` with `where` in front when the entry contradicts itself. */
+export function encodeEntry(entry: Entry): EntryLine {
+  const rest = { parts: encodeParts(entry.parts), added: entry.added };
+  return checkLine(formatNarInfo(entry.info), rest, JSON.stringify(rest), entry.info.storePath);
+}
+
+/** The line without its newline. */
+export function formatLine(line: Pick<EntryLine, "narinfo" | "rest">): string {
+  return `{"narinfo":${JSON.stringify(line.narinfo)},${line.rest.slice(1)}`;
+}
+
+/** @throws `corrupt`, naming `where` (such as `index layer sha256:…, line 3`). */
+export function parseLine(text: string, where: string): EntryLine {
+  const value = parseJsonObject(text, where);
+  const { narinfo, ...rest } = value;
+  if (typeof narinfo !== "string") {
+    throw new NixcacheError("corrupt", `${where}: expected the text field "narinfo"`);
+  }
+  return checkLine(narinfo, rest, JSON.stringify(rest), where);
+}
+
+/** The parts named in a line's `rest`. Checked when the line was read, and again: a database may be damaged. */
+export function partsOf(rest: string, where: string): Part[] {
+  return decodeParts(parseJsonObject(rest, where).parts, where);
+}
+
+export function entryOf(line: EntryLine): Entry {
+  return {
+    info: parseNarInfo(line.narinfo, line.storeHash),
+    parts: partsOf(line.rest, line.storeHash),
+    added: line.added,
+  };
+}
+
+function checkLine(
+  narinfo: string,
+  rest: Record<string, unknown>,
+  restText: string,
+  where: string,
+): EntryLine {
+  const info = parseNarInfo(narinfo, where);
+  const parts = decodeParts(rest.parts, where);
+  const added = rest.added;
+  if (!Number.isSafeInteger(added) || (added as number) < 0) {
+    throw new NixcacheError(
+      "corrupt",
+      `${where}: got "added": ${JSON.stringify(added)}, expected seconds since 1970`,
+    );
+  }
+  let length = 0;
+  for (const part of parts) length += part.length;
+  if (info.fileSize !== undefined && info.fileSize !== length) {
+    throw new NixcacheError(
+      "corrupt",
+      `${where}: the parts have ${length} bytes, the narinfo says ${info.fileSize}`,
+    );
+  }
+  const slash = info.url.lastIndexOf("/");
+  if (info.url.slice(0, slash + 1) !== "nar/" || slash === info.url.length - 1) {
+    throw new NixcacheError("corrupt", `${where}: got "URL: ${info.url}", expected nar/<file>`);
+  }
+  return {
+    storeHash: storeHashOf(info.storePath),
+    file: info.url.slice(slash + 1),
+    narinfo,
+    rest: restText,
+    added: added as number,
+  };
+}

@@ -1,0 +1,170 @@
+/**
+ * An index layer: zstd of JSON Lines. A segment's first line is its publish record; a root layer's first
+ * line says that it is one, and a line for each segment that it covers follows. Then the entries.
+ *
+ *     {"nixcache":1,"kind":"segment","record":{…}}        {"nixcache":1,"kind":"root","covers":2}
+ *     {"narinfo":"…","parts":[…],"added":…}               {"covers":"<generation>","record":{…}}
+ *     …                                                   {"narinfo":"…","parts":[…],"added":…}
+ *
+ * This file is the text; compressing and storing it is `layer-blob.ts`.
+ */
+import { NixcacheError } from "../errors.ts";
+import { type EntryLine, formatLine, MAX_LINE_BYTES, parseLine } from "./entry.ts";
+import { asObject, parseJsonObject, preview } from "./json.ts";
+import { decodeRecord, encodeRecord, type PublishRecord } from "./record.ts";
+import { type GenerationName, isGenerationName } from "./tags.ts";
+
+const FORMAT = 1;
+
+/** A generation that a layer holds (its own) or covers. */
+export interface Generation {
+  readonly name: GenerationName;
+  readonly record: PublishRecord;
+}
+
+export type LayerHeader =
+  | { readonly kind: "segment"; readonly record: PublishRecord }
+  | { readonly kind: "root"; readonly covers: readonly Generation[] };
+
+/** The lines of a layer, each without its newline. */
+export function* formatLayer(
+  header: LayerHeader,
+  lines: Iterable<Pick<EntryLine, "narinfo" | "rest">>,
+): Generator<string> {
+  if (header.kind === "segment") {
+    yield JSON.stringify({ nixcache: FORMAT, kind: "segment", record: encodeRecord(header.record) });
+  } else {
+    yield JSON.stringify({ nixcache: FORMAT, kind: "root", covers: header.covers.length });
+    for (const { name, record } of header.covers) {
+      yield JSON.stringify({ covers: name, record: encodeRecord(record) });
+    }
+  }
+  for (const line of lines) yield formatLine(line);
+}
+
+/** Takes a layer's lines one by one; the header is complete once the first entry has been returned. */
+export class LayerParser {
+  readonly #where: string;
+  #line = 0;
+  #kind: "segment" | "root" | undefined;
+  #record: PublishRecord | undefined;
+  #expectedCovers = 0;
+  readonly #covers: Generation[] = [];
+
+  /** @param where names the layer in messages. */
+  constructor(where: string) {
+    this.#where = where;
+  }
+
+  /** The entry on this line, or undefined for a line of the header. @throws `corrupt` with the line number. */
+  push(text: string): EntryLine | undefined {
+    this.#line++;
+    const where = `${this.#where}, line ${this.#line}`;
+    if (this.#kind === undefined) this.#readFirst(text, where);
+    else if (this.#covers.length < this.#expectedCovers) this.#readCover(text, where);
+    else return parseLine(text, where);
+    return undefined;
+  }
+
+  /** The header, after the last line. @throws `corrupt` when the layer ended inside it. */
+  header(): LayerHeader {
+    if (this.#kind === "segment" && this.#record) return { kind: "segment", record: this.#record };
+    if (this.#kind === "root" && this.#covers.length === this.#expectedCovers) {
+      return { kind: "root", covers: this.#covers };
+    }
+    throw new NixcacheError("corrupt", `${this.#where}: ended after ${this.#line} lines, inside its header`);
+  }
+
+  #readFirst(text: string, where: string): void {
+    const first = parseJsonObject(text, where);
+    if (first.nixcache !== FORMAT) {
+      throw new NixcacheError(
+        "corrupt",
+        `${where}: got format ${preview(first.nixcache)}, expected ${FORMAT}`,
+        {
+          hint: "A newer nixcache may have written this cache: update this one.",
+        },
+      );
+    }
+    if (first.kind === "segment") {
+      this.#record = decodeRecord(first.record, where);
+    } else if (first.kind === "root" && Number.isSafeInteger(first.covers) && Number(first.covers) >= 0) {
+      this.#expectedCovers = Number(first.covers);
+    } else {
+      throw new NixcacheError(
+        "corrupt",
+        `${where}: got ${preview(first)}, expected the header of an index layer`,
+      );
+    }
+    this.#kind = first.kind;
+  }
+
+  #readCover(text: string, where: string): void {
+    const cover = asObject(parseJsonObject(text, where), where);
+    const name = cover.covers;
+    if (!isGenerationName(name)) {
+      throw new NixcacheError(
+        "corrupt",
+        `${where}: got "covers": ${preview(name)}, expected the name of a generation`,
+      );
+    }
+    this.#covers.push({ name, record: decodeRecord(cover.record, where) });
+  }
+}
+
+/**
+ * Cuts text that arrives in chunks into lines. A line is at most MAX_LINE_BYTES, and that is all it holds.
+ * @throws `corrupt` for a longer line, and at the end for a last line without newline.
+ */
+export class LineSplitter {
+  readonly #where: string;
+  readonly #decoder = new TextDecoder("utf-8", { fatal: true });
+  #pending: Uint8Array[] = [];
+  #pendingBytes = 0;
+  #line = 0;
+
+  constructor(where: string) {
+    this.#where = where;
+  }
+
+  *push(chunk: Uint8Array): Generator<string> {
+    let start = 0;
+    for (let end = chunk.indexOf(10); end !== -1; end = chunk.indexOf(10, start)) {
+      this.#hold(chunk.subarray(start, end));
+      yield this.#take();
+      start = end + 1;
+    }
+    // Copied: the owner of the chunk may use its memory again.
+    this.#hold(chunk.slice(start));
+  }
+
+  end(): void {
+    if (this.#pendingBytes > 0) {
+      throw new NixcacheError("corrupt", `${this.#where}: ended in the middle of line ${this.#line + 1}`);
+    }
+  }
+
+  #hold(piece: Uint8Array): void {
+    this.#pendingBytes += piece.length;
+    if (this.#pendingBytes > MAX_LINE_BYTES) {
+      throw new NixcacheError(
+        "corrupt",
+        `${this.#where}: line ${this.#line + 1} is longer than ${MAX_LINE_BYTES} bytes`,
+      );
+    }
+    if (piece.length > 0) this.#pending.push(piece);
+  }
+
+  #take(): string {
+    const [only] = this.#pending;
+    const bytes = this.#pending.length === 1 && only ? only : Buffer.concat(this.#pending);
+    this.#pending = [];
+    this.#pendingBytes = 0;
+    this.#line++;
+    try {
+      return this.#decoder.decode(bytes);
+    } catch (cause) {
+      throw new NixcacheError("corrupt", `${this.#where}: line ${this.#line} is not UTF-8`, { cause });
+    }
+  }
+}

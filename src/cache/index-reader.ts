@@ -1,0 +1,134 @@
+/**
+ * Questions to the local index, over one connection: the union of the layers that the reader chose.
+ */
+import type { Database, Statement } from "bun:sqlite";
+import type { Digest } from "../oci/digest.ts";
+import { type EntryLine, partsOf } from "./entry.ts";
+import type { Generation } from "./index-layer.ts";
+import type { Part } from "./part.ts";
+import type { PublishRecord } from "./record.ts";
+
+/** The order in which one of several lines for a store path is shown: a total order on content. */
+const SHOWN_FIRST = "added DESC, narinfo DESC, rest DESC";
+
+export interface LayerRow {
+  readonly id: number;
+  readonly digest: Digest;
+  /** Compressed bytes. */
+  readonly size: number;
+  /** Place in the root's stack from below; null for a segment's own layer. */
+  readonly position: number | null;
+}
+
+/** What the reader remembers between refreshes. */
+export interface ViewState {
+  /** Digest of the root manifest that the view was made from. */
+  rootDigest?: Digest | undefined;
+  /** When the tags were last listed, in milliseconds since 1970. */
+  listedAt?: number | undefined;
+  /** When the view was last known to be current. */
+  refreshedAt?: number | undefined;
+  /** Whether the registry refuses a manifest that names a missing blob (R6). */
+  strict?: boolean | undefined;
+}
+
+export type NarLocation = { readonly parts: readonly Part[]; readonly narinfo?: string };
+
+export class IndexReader {
+  readonly #read: Database;
+  readonly #narinfo: Statement<{ narinfo: string }, [string]>;
+  readonly #line: Statement<EntryLine, [string]>;
+  readonly #nar: Statement<{ narinfo: string; rest: string }, [string]>;
+  readonly #former: Statement<{ rest: string }, [string]>;
+
+  constructor(read: Database) {
+    this.#read = read;
+    this.#narinfo = read.query(`SELECT narinfo FROM entry WHERE hash = ? ORDER BY ${SHOWN_FIRST} LIMIT 1`);
+    this.#line = read.query(
+      `SELECT hash AS storeHash, file, narinfo, rest, added FROM entry WHERE hash = ? ORDER BY ${SHOWN_FIRST} LIMIT 1`,
+    );
+    this.#nar = read.query("SELECT narinfo, rest FROM entry WHERE file = ? LIMIT 1");
+    this.#former = read.query("SELECT rest FROM former WHERE file = ?");
+  }
+
+  /** The narinfo of a store hash, or undefined. */
+  narinfo(hash: string): string | undefined {
+    return this.#narinfo.get(hash)?.narinfo;
+  }
+
+  line(hash: string): EntryLine | undefined {
+    return this.#line.get(hash) ?? undefined;
+  }
+
+  /** Where a NAR's bytes are, by the file name in its URL; also for entries that left up to 35 days ago. */
+  nar(file: string): NarLocation | undefined {
+    const row = this.#nar.get(file);
+    if (row) return { parts: partsOf(row.rest, file), narinfo: row.narinfo };
+    const former = this.#former.get(file);
+    return former ? { parts: partsOf(former.rest, file) } : undefined;
+  }
+
+  /** Number of store paths in the view. */
+  count(): number {
+    return this.#read.query<{ n: number }, []>("SELECT count(DISTINCT hash) AS n FROM entry").get()?.n ?? 0;
+  }
+
+  layers(): LayerRow[] {
+    return this.#read
+      .query<LayerRow, []>(
+        "SELECT id, digest, size, position FROM layer ORDER BY position IS NULL, position, id",
+      )
+      .all();
+  }
+
+  /** The generations of one layer, or of the whole view, each once, oldest first. */
+  generations(layer?: number): Generation[] {
+    const rows =
+      layer === undefined
+        ? this.#read
+            .query<{ name: string; record: string }, []>(
+              "SELECT name, record FROM generation GROUP BY name ORDER BY name",
+            )
+            .all()
+        : this.#read
+            .query<{ name: string; record: string }, [number]>(
+              "SELECT name, record FROM generation WHERE layer = ? ORDER BY name",
+            )
+            .all(layer);
+    return rows.map(({ name, record }) => ({ name, record: JSON.parse(record) as PublishRecord }));
+  }
+
+  dead(): Set<string> {
+    return new Set(
+      this.#read
+        .query<{ name: string }, []>("SELECT name FROM dead")
+        .all()
+        .map((row) => row.name),
+    );
+  }
+
+  state(): ViewState {
+    const row = this.#read.query<{ value: string }, []>("SELECT value FROM state WHERE name = 'view'").get();
+    return row ? (JSON.parse(row.value) as ViewState) : {};
+  }
+
+  /**
+   * The lines that `layers` show and `below` does not: for each store hash the one shown first, unless a layer
+   * below has the same line or one shown before it. In the order of store hashes.
+   */
+  *linesAbove(layers: readonly number[], below: readonly number[]): Generator<EntryLine> {
+    const upper = layers.join(",");
+    const lower = below.join(",");
+    yield* this.#read
+      .query<EntryLine, []>(
+        `SELECT hash AS storeHash, file, narinfo, rest, added FROM (
+           SELECT *, row_number() OVER (PARTITION BY hash ORDER BY ${SHOWN_FIRST}) AS place
+           FROM entry WHERE layer IN (${upper})
+         ) AS e WHERE place = 1 AND NOT EXISTS (
+           SELECT 1 FROM entry b WHERE b.hash = e.hash AND b.layer IN (${lower})
+           AND (b.added, b.narinfo, b.rest) >= (e.added, e.narinfo, e.rest)
+         ) ORDER BY hash`,
+      )
+      .iterate();
+  }
+}

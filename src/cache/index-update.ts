@@ -1,0 +1,81 @@
+/**
+ * The changes of one transaction on the local index.
+ */
+import type { Database, Statement } from "bun:sqlite";
+import type { Digest } from "../oci/digest.ts";
+import type { EntryLine } from "./entry.ts";
+import type { Generation } from "./index-layer.ts";
+import type { ViewState } from "./index-reader.ts";
+import { encodeRecord } from "./record.ts";
+
+/** Nix keeps a narinfo for 30 days, so the URLs in it must work for longer than that. */
+const FORMER_NAR_DAYS = 35;
+
+/** A dead tag is remembered for longer than its segment's tag can still be listed. */
+const DEAD_DAYS = 90;
+
+const DAY_MS = 86_400_000;
+
+export class IndexUpdate {
+  readonly #db: Database;
+  readonly #insertEntry: Statement<unknown, [string, number, number, string, string, string]>;
+
+  constructor(db: Database) {
+    this.#db = db;
+    this.#insertEntry = db.query(
+      "INSERT OR REPLACE INTO entry (hash, layer, added, file, narinfo, rest) VALUES (?, ?, ?, ?, ?, ?)",
+    );
+  }
+
+  /** Adds an empty layer and returns its id. */
+  addLayer(digest: Digest, size: number): number {
+    const { lastInsertRowid } = this.#db.run("INSERT INTO layer (digest, size) VALUES (?, ?)", [
+      digest,
+      size,
+    ]);
+    return Number(lastInsertRowid);
+  }
+
+  addEntry(layer: number, line: EntryLine): void {
+    this.#insertEntry.run(line.storeHash, layer, line.added, line.file, line.narinfo, line.rest);
+  }
+
+  /** Which generations a layer holds or covers; replaces what was known. */
+  setGenerations(layer: number, generations: readonly Generation[]): void {
+    this.#db.run("DELETE FROM generation WHERE layer = ?", [layer]);
+    const insert = this.#db.query("INSERT INTO generation (layer, name, record) VALUES (?, ?, ?)");
+    for (const { name, record } of generations) insert.run(layer, name, JSON.stringify(encodeRecord(record)));
+  }
+
+  setPosition(layer: number, position: number | null): void {
+    this.#db.run("UPDATE layer SET position = ? WHERE id = ?", [position, layer]);
+  }
+
+  /** Removes layers; NARs that no other layer has stay known for clients that remember them. */
+  removeLayers(layers: readonly number[], now: number): void {
+    if (layers.length > 0) {
+      const ids = layers.join(",");
+      this.#db.run(
+        `INSERT OR REPLACE INTO former (file, rest, until)
+         SELECT file, rest, ? FROM entry AS e WHERE layer IN (${ids}) AND NOT EXISTS (
+           SELECT 1 FROM entry AS other WHERE other.file = e.file AND other.layer NOT IN (${ids})
+         )`,
+        [now + FORMER_NAR_DAYS * DAY_MS],
+      );
+      for (const table of ["entry", "generation"])
+        this.#db.run(`DELETE FROM ${table} WHERE layer IN (${ids})`);
+      this.#db.run(`DELETE FROM layer WHERE id IN (${ids})`);
+    }
+    this.#db.run("DELETE FROM former WHERE until < ?", [now]);
+  }
+
+  addDead(names: Iterable<string>, now: number): void {
+    const insert = this.#db.query("INSERT OR IGNORE INTO dead (name, seen) VALUES (?, ?)");
+    for (const name of names) insert.run(name, now);
+    this.#db.run("DELETE FROM dead WHERE seen < ?", [now - DEAD_DAYS * DAY_MS]);
+  }
+
+  setState(state: ViewState): void {
+    this.#db.run("INSERT OR REPLACE INTO state (name, value) VALUES ('view', ?)", [JSON.stringify(state)]);
+  }
+}

@@ -1,0 +1,87 @@
+/**
+ * The manifests that commit and hold: segment, hold, and the root, as OCI image manifests.
+ * https://github.com/opencontainers/image-spec/blob/v1.1.0/manifest.md#guidelines-for-artifact-usage
+ *
+ * A segment's first layer is its index layer, the others are the blobs that its entries name. A hold has
+ * blobs alone. The root's layers are its stack of index layers, the lowest first.
+ */
+import { NixcacheError } from "../errors.ts";
+import type { Digest } from "../oci/digest.ts";
+import {
+  type Descriptor,
+  EMPTY_CONFIG,
+  encodeManifest,
+  type ImageManifest,
+  MEDIA_TYPE_LAYER,
+  MEDIA_TYPE_MANIFEST,
+} from "../oci/manifest.ts";
+
+export const SEGMENT_TYPE = "application/vnd.nixcache.segment.v1";
+export const HOLD_TYPE = "application/vnd.nixcache.hold.v1";
+export const ROOT_TYPE = "application/vnd.nixcache.root.v1";
+
+/** Blobs one manifest names beside its index layer. ECR takes 500 layers; this leaves room. */
+export const MAX_BLOBS = 399;
+
+/** A blob by digest and size, as entries and manifests name it. */
+export interface BlobReference {
+  readonly digest: Digest;
+  /** Bytes. */
+  readonly size: number;
+}
+
+/** Annotations that tools show. `nonce` makes the digest unique: deleting it must take no other tag along. */
+export interface ManifestNotes {
+  readonly created: string;
+  readonly nonce: string;
+  /** URL of the source repository: GHCR links the package to it. */
+  readonly source?: string | undefined;
+  readonly revision?: string | undefined;
+}
+
+export function segmentManifest(
+  index: BlobReference,
+  blobs: readonly BlobReference[],
+  notes: ManifestNotes,
+): Uint8Array {
+  return encode(SEGMENT_TYPE, [index, ...blobs], notes);
+}
+
+export function holdManifest(blobs: readonly BlobReference[], notes: ManifestNotes): Uint8Array {
+  return encode(HOLD_TYPE, blobs, notes);
+}
+
+export function rootManifest(layers: readonly BlobReference[], notes: ManifestNotes): Uint8Array {
+  return encode(ROOT_TYPE, layers, notes);
+}
+
+/** The index layer of a segment. @throws `corrupt`, naming `where`, when the manifest has no layers. */
+export function indexLayerOf(manifest: ImageManifest, where: string): BlobReference {
+  const [index] = manifest.layers;
+  if (index === undefined) {
+    throw new NixcacheError("corrupt", `${where}: the segment has no layers, expected an index layer`);
+  }
+  return index;
+}
+
+function encode(artifactType: string, blobs: readonly BlobReference[], notes: ManifestNotes): Uint8Array {
+  const layers: Descriptor[] = blobs.map(({ digest, size }) => ({
+    mediaType: MEDIA_TYPE_LAYER,
+    digest,
+    size,
+  }));
+  const annotations: Record<string, string> = {
+    "org.opencontainers.image.created": notes.created,
+    "io.nixcache.nonce": notes.nonce,
+  };
+  if (notes.source !== undefined) annotations["org.opencontainers.image.source"] = notes.source;
+  if (notes.revision !== undefined) annotations["org.opencontainers.image.revision"] = notes.revision;
+  return encodeManifest({
+    schemaVersion: 2,
+    mediaType: MEDIA_TYPE_MANIFEST,
+    artifactType,
+    config: EMPTY_CONFIG,
+    layers,
+    annotations,
+  });
+}

@@ -1,0 +1,91 @@
+/**
+ * The publish record: who published what from where. It is the first line of a segment's index layer, and a
+ * root layer repeats it for each segment that it covers, so that history needs no further request.
+ */
+import { NixcacheError } from "../errors.ts";
+import { type Digest, parseDigest } from "../oci/digest.ts";
+import { asObject, type JsonObject, preview } from "./json.ts";
+
+export interface PublishRecord {
+  /** When it was published, ISO 8601 in UTC, by the publisher's clock. */
+  readonly time: string;
+  /** Such as `nixcache 1.2.3`. */
+  readonly tool: string;
+  /**
+   * What the generation is the newest of: a repository and branch, `pin:NAME`, or `paths` for a publish of
+   * bare store paths.
+   */
+  readonly source: string;
+  /** Attribute or path as given → output path. */
+  readonly roots: Readonly<Record<string, string>>;
+  /** Public keys whose signatures the publisher made, as `name:base64`. */
+  readonly keys: readonly string[];
+  /** Digest of the entry lines, by which an unchanged publish is recognised. */
+  readonly content: Digest;
+  /** Number of entry lines. */
+  readonly entries: number;
+  /** Nix system, such as `x86_64-linux`. */
+  readonly system?: string;
+  /** Git commit that was published. */
+  readonly revision?: string;
+  /** Where to read about the run that published. */
+  readonly run?: string;
+}
+
+const OPTIONAL = ["system", "revision", "run"] as const;
+
+export function encodeRecord(record: PublishRecord): JsonObject {
+  return { ...record };
+}
+
+/** @throws `corrupt`, naming `where`. Fields of later versions are dropped. */
+export function decodeRecord(value: unknown, where: string): PublishRecord {
+  const object = asObject(value, where);
+  const entries = object.entries;
+  if (!Number.isSafeInteger(entries) || (entries as number) < 0)
+    throw wrong(where, "entries", entries, "a count");
+  const keys = object.keys;
+  if (!Array.isArray(keys) || !keys.every((key) => typeof key === "string")) {
+    throw wrong(where, "keys", keys, "a list of public keys");
+  }
+  const roots = asObject(object.roots, `${where}, "roots"`);
+  for (const [name, path] of Object.entries(roots)) {
+    if (typeof path !== "string") throw wrong(where, `roots.${name}`, path, "a store path");
+  }
+  const optional: { -readonly [K in (typeof OPTIONAL)[number]]?: string } = {};
+  for (const field of OPTIONAL) {
+    if (object[field] !== undefined) optional[field] = text(object, field, where);
+  }
+  return {
+    time: text(object, "time", where),
+    tool: text(object, "tool", where),
+    source: text(object, "source", where),
+    roots: roots as Record<string, string>,
+    keys,
+    content: parseDigest(object.content, where),
+    entries: entries as number,
+    ...optional,
+  };
+}
+
+/** Whether two records are generations of the same source with the same set of outputs. */
+export function sameLine(a: PublishRecord, b: PublishRecord): boolean {
+  return a.source === b.source && a.system === b.system && outputs(a) === outputs(b);
+}
+
+function outputs(record: PublishRecord): string {
+  return JSON.stringify(Object.keys(record.roots).sort());
+}
+
+function text(object: JsonObject, field: string, where: string): string {
+  const value = object[field];
+  if (typeof value !== "string") throw wrong(where, field, value, "a text");
+  return value;
+}
+
+function wrong(where: string, field: string, found: unknown, expected: string): NixcacheError {
+  return new NixcacheError(
+    "corrupt",
+    `${where}: got ${JSON.stringify(field)}: ${preview(found)}, expected ${expected}`,
+  );
+}

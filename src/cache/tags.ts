@@ -1,0 +1,62 @@
+/**
+ * The tags of a cache. Everything under a tag of ours is immutable, except the root.
+ *
+ *     seg-<UTC time>-<id>          a generation
+ *     hold-<UTC time>-<id>-<n>     keeps blobs of the generation with that id from being collected
+ *     dead-<UTC time>-<id>         the generation with that time and id is over, for good
+ *     nixcache-index               the root
+ *
+ * `<UTC time>` is `YYYYMMDDThhmmssZ`, so that generations sort by time as text; `<id>` is 16 hexadecimal
+ * characters. Tags allow only `[A-Za-z0-9_][A-Za-z0-9._-]{0,127}`.
+ */
+
+export const ROOT_TAG = "nixcache-index";
+
+/** The time and id that a generation's tags share, such as `20261123T175346Z-0123456789abcdef`. */
+export type GenerationName = string;
+
+const NAME = "\\d{8}T\\d{6}Z-[0-9a-f]{16}";
+const SEGMENT = new RegExp(`^seg-(${NAME})$`);
+const DEAD = new RegExp(`^dead-(${NAME})$`);
+const HOLD = new RegExp(`^hold-(${NAME})-(\\d{1,9})$`);
+
+export type Tag =
+  | { kind: "segment"; name: GenerationName }
+  | { kind: "dead"; name: GenerationName }
+  | { kind: "hold"; name: GenerationName; number: number }
+  | { kind: "root" };
+
+/** Undefined for a tag that is not ours: other tools may keep tags beside us. */
+export function parseTag(tag: string): Tag | undefined {
+  if (tag === ROOT_TAG) return { kind: "root" };
+  const segment = SEGMENT.exec(tag)?.[1];
+  if (segment !== undefined) return { kind: "segment", name: segment };
+  const dead = DEAD.exec(tag)?.[1];
+  if (dead !== undefined) return { kind: "dead", name: dead };
+  const [, hold, number] = HOLD.exec(tag) ?? [];
+  if (hold !== undefined) return { kind: "hold", name: hold, number: Number(number) };
+  return undefined;
+}
+
+export function isGenerationName(text: unknown): text is GenerationName {
+  return typeof text === "string" && SEGMENT.test(`seg-${text}`);
+}
+
+/** @param now milliseconds since 1970. @param id 16 hexadecimal characters. */
+export function generationName(now: number, id: string): GenerationName {
+  const time = new Date(now)
+    .toISOString()
+    .replace(/\.\d+Z$/, "Z")
+    .replace(/[-:]/g, "");
+  return `${time}-${id}`;
+}
+
+/** When the generation was named, in milliseconds since 1970, by the clock of its publisher. */
+export function generationTime(name: GenerationName): number {
+  const [, y, mo, d, h, mi, s] = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z/.exec(name) ?? [];
+  return Date.UTC(Number(y), Number(mo) - 1, Number(d), Number(h), Number(mi), Number(s));
+}
+
+export const segmentTag = (name: GenerationName): string => `seg-${name}`;
+export const deadTag = (name: GenerationName): string => `dead-${name}`;
+export const holdTag = (name: GenerationName, number: number): string => `hold-${name}-${number}`;

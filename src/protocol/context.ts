@@ -1,0 +1,18 @@
+/** What the steps of the storage protocol work on: the store, the local index, and the world around them. */
+import type { IndexDatabase } from "../cache/database.ts";
+import type { Host } from "../host.ts";
+import type { Spool } from "../oci/spool.ts";
+import type { Store } from "../oci/store.ts";
+
+export interface ProtocolContext {
+  readonly store: Store;
+  readonly database: IndexDatabase;
+  readonly spool: Spool;
+  readonly host: Host;
+  readonly signal?: AbortSignal | undefined;
+  /** Told what a person should know but what stops nothing. */
+  readonly warn: (message: string) => void;
+}
+
+/** Requests of one kind that a step has under way at once. */
+export const CONCURRENCY = 8;

@@ -1,0 +1,132 @@
+/**
+ * The fold: puts one layer on the root's stack, with the lines of live segments that the root does not cover
+ * yet (STORAGE-PROTOCOL, "Fold"). A courtesy to readers: the root is only a cache of the segments.
+ */
+import type { IndexReader, LayerRow } from "../cache/index-reader.ts";
+import { type BlobReference, type ManifestNotes, rootManifest } from "../cache/manifests.ts";
+import { layersToKeep } from "../cache/stack.ts";
+import { parseTag, ROOT_TAG } from "../cache/tags.ts";
+import { mapConcurrently } from "../concurrency.ts";
+import { NixcacheError } from "../errors.ts";
+import { randomId } from "../host.ts";
+import { MEDIA_TYPE_MANIFEST } from "../oci/manifest.ts";
+import { discardBlob, type Spool } from "../oci/spool.ts";
+import type { BlobSource } from "../oci/store.ts";
+import { CONCURRENCY, type ProtocolContext } from "./context.ts";
+import { writeEmptyConfig } from "./empty-config.ts";
+import { makeLayer } from "./layer-blob.ts";
+import { refresh } from "./refresh.ts";
+import { isStrict } from "./strictness.ts";
+
+const ATTEMPTS = 5;
+
+/** Publishers that fold at the same moment draw apart by up to this long, in milliseconds. */
+const JITTER_MS = 1_000;
+
+/** Makes the root cover every live segment. Answers whether it does in the end. @throws when the store fails. */
+export async function fold(context: ProtocolContext): Promise<boolean> {
+  let mayKeepLayers = true;
+  for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+    if (attempt > 0) await context.host.sleep(context.host.random() * JITTER_MS, context.signal);
+    await refresh(context, { list: true });
+    const next = await context.database.snapshot((view) => nextRoot(view, context.spool, mayKeepLayers));
+    if (next === undefined) return true;
+    try {
+      const digest = await writeRoot(context, next);
+      if (digest === undefined) mayKeepLayers = false;
+      else if (await isComplete(context, digest, next.covered)) return true;
+    } finally {
+      discardBlob(next.top);
+    }
+  }
+  return false;
+}
+
+interface NextRoot {
+  readonly below: readonly LayerRow[];
+  readonly top: BlobSource;
+  /** Names of all generations that the new stack covers. */
+  readonly covered: ReadonlySet<string>;
+}
+
+/** Undefined when there is nothing to fold. @param mayKeepLayers false makes the whole root anew. */
+async function nextRoot(
+  view: IndexReader,
+  spool: Spool,
+  mayKeepLayers: boolean,
+): Promise<NextRoot | undefined> {
+  const layers = view.layers();
+  const stack = layers.filter(({ position }) => position !== null);
+  const uncovered = layers.filter(({ position }) => position === null);
+  if (uncovered.length === 0) return undefined;
+  const covered = new Set(view.generations().map(({ name }) => name));
+
+  const make = async (keep: number): Promise<NextRoot> => {
+    const below = stack.slice(0, keep);
+    const above = [...stack.slice(keep), ...uncovered].map(({ id }) => id);
+    const covers = above.flatMap((id) => view.generations(id)).sort((a, b) => (a.name < b.name ? -1 : 1));
+    const lines = view.linesAbove(
+      above,
+      below.map(({ id }) => id),
+    );
+    return { below, top: await makeLayer(spool, { kind: "root", covers }, lines), covered };
+  };
+  if (!mayKeepLayers) return make(0);
+  const next = await make(stack.length);
+  const keep = layersToKeep(
+    stack.map(({ size }) => size),
+    next.top.size,
+  );
+  if (keep === stack.length) return next;
+  discardBlob(next.top);
+  return make(keep);
+}
+
+/** Undefined when a layer below is gone from the store, although an earlier root names it. */
+async function writeRoot(context: ProtocolContext, next: NextRoot): Promise<string | undefined> {
+  const { store, host, signal } = context;
+  if (!(await isStrict(context))) {
+    const sizes = await mapConcurrently(next.below, CONCURRENCY, ({ digest }) =>
+      store.statBlob(digest, { signal }),
+    );
+    if (sizes.includes(undefined)) return undefined;
+  }
+  await store.writeBlob(next.top, { signal });
+  await writeEmptyConfig(store, { signal });
+  const notes: ManifestNotes = { created: new Date(host.now()).toISOString(), nonce: randomId(host) };
+  const layers: BlobReference[] = [...next.below, next.top].map(({ digest, size }) => ({ digest, size }));
+  const written = await store.writeManifest(ROOT_TAG, MEDIA_TYPE_MANIFEST, rootManifest(layers, notes), {
+    signal,
+  });
+  return typeof written === "string" ? written : undefined;
+}
+
+/** Whether the root is still ours and covers every live segment that is listed now. */
+async function isComplete(
+  context: ProtocolContext,
+  digest: string,
+  covered: ReadonlySet<string>,
+): Promise<boolean> {
+  const { store, signal } = context;
+  const tags = (await store.listTags({ signal })).map(parseTag);
+  const over = new Set(tags.flatMap((tag) => (tag?.kind === "dead" ? [tag.name] : [])));
+  const complete = tags.every(
+    (tag) => tag?.kind !== "segment" || over.has(tag.name) || covered.has(tag.name),
+  );
+  return complete && (await store.statManifest(ROOT_TAG, { signal })) === digest;
+}
+
+/** Folds, and turns a failure into a warning: the publish is committed whatever becomes of the root. */
+export async function foldOrWarn(context: ProtocolContext): Promise<void> {
+  try {
+    if (await fold(context)) return;
+    context.warn(
+      "the root does not cover every generation yet (others publish too); readers read those directly",
+    );
+  } catch (error) {
+    if (!(error instanceof NixcacheError)) throw error;
+    context.warn(
+      `the root could not be brought up to date: ${error.message}; readers read the generations directly`,
+    );
+  }
+}

@@ -1,0 +1,192 @@
+/**
+ * Writing a generation: holds while the upload goes on, then the segment manifest, whose PUT is the commit
+ * (STORAGE-PROTOCOL, "Publish" steps 2 to 6).
+ *
+ * Before that PUT nothing is visible, after it nothing can be lost. Whoever dies on the way leaves holds,
+ * which keep the uploaded blobs for the next run until gc removes them.
+ */
+import type { EntryLine } from "../cache/entry.ts";
+import {
+  type BlobReference,
+  holdManifest,
+  MAX_BLOBS,
+  type ManifestNotes,
+  segmentManifest,
+} from "../cache/manifests.ts";
+import type { PublishRecord } from "../cache/record.ts";
+import { type GenerationName, generationName, holdTag, segmentTag } from "../cache/tags.ts";
+import { mapConcurrently } from "../concurrency.ts";
+import { NixcacheError } from "../errors.ts";
+import { randomId } from "../host.ts";
+import type { Digest } from "../oci/digest.ts";
+import { MEDIA_TYPE_MANIFEST } from "../oci/manifest.ts";
+import { discardBlob } from "../oci/spool.ts";
+import { CONCURRENCY, type ProtocolContext } from "./context.ts";
+import { writeEmptyConfig } from "./empty-config.ts";
+import { makeLayer } from "./layer-blob.ts";
+import { isStrict } from "./strictness.ts";
+
+/** Registries collect blobs that no manifest names, zot after an hour: hold them long before. */
+const HOLD_EVERY_MS = 15 * 60_000;
+
+/** gc removes a hold without a segment after 7 days; far from that, its blobs are held again under a new name. */
+const HOLD_FOR_MS = 24 * 3_600_000;
+
+/** Holds that vanish, over and over, are somebody's deletion policy. */
+const ATTEMPTS = 5;
+
+/** The committed generation, or the blobs that the store does not have, which must be uploaded (again). */
+export type CommitResult = { readonly committed: GenerationName } | { readonly missing: readonly Digest[] };
+
+export class GenerationWriter {
+  readonly #context: ProtocolContext;
+  readonly #links: Pick<ManifestNotes, "source" | "revision">;
+  /** Set by the first hold: all tags of a generation share it. */
+  #name: GenerationName | undefined;
+  #namedAt = 0;
+  #holds: string[] = [];
+  readonly #held = new Map<Digest, BlobReference>();
+  readonly #pending = new Map<Digest, BlobReference>();
+  #pendingSince = 0;
+  #holding: Promise<unknown> = Promise.resolve();
+
+  constructor(context: ProtocolContext, links: Pick<ManifestNotes, "source" | "revision">) {
+    this.#context = context;
+    this.#links = links;
+  }
+
+  /** Says that a blob is in the store. Holds it, with others, when enough have come or time has passed. */
+  async uploaded(blob: BlobReference): Promise<void> {
+    if (this.#held.has(blob.digest) || this.#pending.has(blob.digest)) return;
+    const now = this.#context.host.now();
+    if (this.#pending.size === 0) this.#pendingSince = now;
+    this.#pending.set(blob.digest, blob);
+    if (this.#pending.size < MAX_BLOBS && now - this.#pendingSince < HOLD_EVERY_MS) return;
+    const batch = [...this.#pending.values()];
+    this.#pending.clear();
+    // One hold after the other, for their numbers. What is missing shows at the commit.
+    this.#holding = this.#holding.then(() => this.#hold(batch));
+    await this.#holding;
+  }
+
+  /**
+   * Commits `lines` as one generation.
+   * @param blobs every blob that the lines name, each once
+   * @throws when the store fails; then nothing is committed, as far as the store said.
+   */
+  async commit(
+    record: PublishRecord,
+    lines: readonly EntryLine[],
+    blobs: readonly BlobReference[],
+  ): Promise<CommitResult> {
+    const { store, spool, signal } = this.#context;
+    await this.#holding;
+    const strict = await isStrict(this.#context);
+    const index = await makeLayer(spool, { kind: "segment", record }, lines);
+    try {
+      await writeEmptyConfig(store, { signal });
+      if ((await store.statBlob(index.digest, { signal })) === undefined)
+        await store.writeBlob(index, { signal });
+      for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+        const result = await this.#tryCommit({ digest: index.digest, size: index.size }, blobs, strict);
+        if (result !== "holds gone") return result;
+        this.#startAgain();
+      }
+    } finally {
+      discardBlob(index);
+    }
+    throw new NixcacheError(
+      "protocol",
+      `${store.name}: the holds of this publish vanish as soon as they are written`,
+      {
+        hint: "Look for a clean-up policy of the registry that deletes tags beginning with hold-.",
+      },
+    );
+  }
+
+  async #tryCommit(
+    index: BlobReference,
+    blobs: readonly BlobReference[],
+    strict: boolean,
+  ): Promise<CommitResult | "holds gone"> {
+    const { store, host, signal } = this.#context;
+    if (this.#name !== undefined && host.now() - this.#namedAt >= HOLD_FOR_MS) this.#startAgain();
+
+    let open = blobs.filter(({ digest }) => !this.#held.has(digest));
+    const toHold = strict ? open.slice(0, Math.max(0, open.length - MAX_BLOBS)) : [index, ...open];
+    for (let from = 0; from < toHold.length; from += MAX_BLOBS) {
+      const refused = await this.#hold(toHold.slice(from, from + MAX_BLOBS));
+      if (refused !== undefined) return this.#missing(refused, blobs);
+    }
+    if (!strict) {
+      const missing = await this.#absent([index, ...blobs]);
+      if (missing.length > 0) return { missing };
+    }
+    open = open.filter(({ digest }) => !this.#held.has(digest));
+    const name = this.#nameNow();
+    const manifest = segmentManifest(index, open, this.#notes());
+    const written = await store.writeManifest(segmentTag(name), MEDIA_TYPE_MANIFEST, manifest, { signal });
+    if (typeof written !== "string") return this.#missing(written.digests, blobs);
+    const holds = await mapConcurrently(this.#holds, CONCURRENCY, (tag) =>
+      store.statManifest(tag, { signal }),
+    );
+    return holds.includes(undefined) ? "holds gone" : { committed: name };
+  }
+
+  /** Writes one hold. Answers what the store says is missing, when it refuses. */
+  async #hold(blobs: readonly BlobReference[]): Promise<readonly Digest[] | undefined> {
+    const { store, signal } = this.#context;
+    await writeEmptyConfig(store, { signal });
+    const tag = holdTag(this.#nameNow(), this.#holds.length);
+    const manifest = holdManifest(blobs, this.#notes());
+    const written = await store.writeManifest(tag, MEDIA_TYPE_MANIFEST, manifest, { signal });
+    if (typeof written !== "string") return written.digests;
+    this.#holds.push(tag);
+    for (const blob of blobs) this.#held.set(blob.digest, blob);
+    return undefined;
+  }
+
+  /** Forgets the name: everything is held again under the next one. */
+  #startAgain(): void {
+    this.#name = undefined;
+    this.#holds = [];
+    this.#held.clear();
+  }
+
+  #nameNow(): GenerationName {
+    if (this.#name === undefined) {
+      this.#namedAt = this.#context.host.now();
+      this.#name = generationName(this.#namedAt, randomId(this.#context.host));
+    }
+    return this.#name;
+  }
+
+  #notes(): ManifestNotes {
+    const { host } = this.#context;
+    return { ...this.#links, created: new Date(host.now()).toISOString(), nonce: randomId(host) };
+  }
+
+  /** What a refusal means: the blobs named, or where the store named none, those that it does not have. */
+  async #missing(named: readonly Digest[], blobs: readonly BlobReference[]): Promise<CommitResult> {
+    const ours = new Set(blobs.map(({ digest }) => digest));
+    const missing = named.filter((digest) => ours.has(digest));
+    if (missing.length === 0) missing.push(...(await this.#absent(blobs)));
+    for (const digest of missing) this.#held.delete(digest);
+    if (missing.length > 0) return { missing };
+    throw new NixcacheError(
+      "protocol",
+      `${this.#context.store.name} refuses a manifest whose blobs are all there`,
+      {
+        hint: "Try again; when it stays, the registry does not take manifests of this kind.",
+      },
+    );
+  }
+
+  async #absent(blobs: readonly BlobReference[]): Promise<Digest[]> {
+    const { store, signal } = this.#context;
+    const sizes = await mapConcurrently(blobs, CONCURRENCY, ({ digest }) =>
+      store.statBlob(digest, { signal }),
+    );
+    return blobs.filter((_, i) => sizes[i] === undefined).map(({ digest }) => digest);
+  }
+}

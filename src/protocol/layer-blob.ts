@@ -1,0 +1,116 @@
+/** Index layers as blobs: compressing and storing them, fetching and checking them. */
+import { type EntryLine, MAX_LINE_BYTES } from "../cache/entry.ts";
+import { formatLayer, type LayerHeader, LayerParser, LineSplitter } from "../cache/index-layer.ts";
+import type { BlobReference } from "../cache/manifests.ts";
+import { messageOf, NixcacheError } from "../errors.ts";
+import { discardBlob, type Spool, streamBlob } from "../oci/spool.ts";
+import type { BlobSource, CallOptions, Store } from "../oci/store.ts";
+import { compressFrame, decompress } from "../zstd.ts";
+
+/** Index text repeats itself, so it is worth a higher level than NARs are. */
+const LEVEL = 9;
+
+/** Text that one zstd frame holds, in bytes. */
+const FRAME_BYTES = 4 * 1024 * 1024;
+
+/**
+ * No index compresses better than this: even lines that differ in a hash alone stay under it. It bounds what a
+ * hostile layer can make us write.
+ */
+const MAX_RATIO = 256;
+
+/** Makes the blob of an index layer. */
+export async function makeLayer(
+  spool: Spool,
+  header: LayerHeader,
+  lines: Iterable<Pick<EntryLine, "narinfo" | "rest">>,
+): Promise<BlobSource> {
+  const writer = spool.writer();
+  try {
+    let text: string[] = [];
+    let length = 0;
+    const flush = async () => {
+      await writer.write(await compressFrame(Buffer.from(text.join("")), LEVEL));
+      text = [];
+      length = 0;
+    };
+    for (const line of formatLayer(header, lines)) {
+      text.push(line, "\n");
+      length += line.length + 1;
+      if (length >= FRAME_BYTES) await flush();
+    }
+    if (length > 0) await flush();
+    return await writer.finish();
+  } catch (error) {
+    await writer.abort();
+    throw error;
+  }
+}
+
+/**
+ * Fetches an index layer whole and checks it; undefined when the blob is absent.
+ * @throws `corrupt` when digest or size do not match. The caller discards the blob.
+ */
+export async function fetchLayer(
+  store: Store,
+  spool: Spool,
+  layer: BlobReference,
+  options: CallOptions,
+): Promise<BlobSource | undefined> {
+  const stream = await store.readBlob(layer.digest, options);
+  if (stream === undefined) return undefined;
+  const writer = spool.writer();
+  try {
+    for await (const chunk of stream) {
+      if (writer.size + chunk.length > layer.size) break;
+      await writer.write(chunk);
+    }
+    const blob = await writer.finish();
+    if (blob.digest === layer.digest && blob.size === layer.size) return blob;
+    discardBlob(blob);
+  } catch (error) {
+    await writer.abort();
+    throw error;
+  }
+  throw new NixcacheError(
+    "corrupt",
+    `index layer ${layer.digest} of ${store.name}: what arrived is not ${layer.size} bytes with that digest`,
+    { hint: "Try again; when it stays, the registry or a proxy before it has damaged the blob." },
+  );
+}
+
+/**
+ * Reads a layer's lines, calling `entry` for each, and returns its header.
+ * @throws `corrupt`, with the line, for anything that is not an index layer.
+ */
+export async function readLayer(
+  blob: BlobSource,
+  where: string,
+  entry: (line: EntryLine) => void,
+): Promise<LayerHeader> {
+  const name = `index layer ${blob.digest} of ${where}`;
+  const splitter = new LineSplitter(name);
+  const parser = new LayerParser(name);
+  const bound = blob.size * MAX_RATIO + MAX_LINE_BYTES;
+  let total = 0;
+  try {
+    for await (const chunk of decompress(streamBlob(blob))) {
+      total += chunk.length;
+      if (total > bound) {
+        throw new NixcacheError(
+          "corrupt",
+          `${name}: unpacks to over ${MAX_RATIO} times its ${blob.size} bytes`,
+        );
+      }
+      for (const text of splitter.push(chunk)) {
+        const line = parser.push(text);
+        if (line !== undefined) entry(line);
+      }
+    }
+  } catch (error) {
+    if (error instanceof NixcacheError) throw error;
+    throw new NixcacheError("corrupt", `${name}: not valid zstd: ${messageOf(error)}`, { cause: error });
+  }
+  splitter.end();
+  return parser.header();
+}

@@ -1,0 +1,81 @@
+/**
+ * The reader: brings the local index up to date with the cache (STORAGE-PROTOCOL, "Reader").
+ *
+ * The truth is the tag list. The root saves reading every segment: its layers count as far up the stack as
+ * everything that they cover is alive; what they do not cover is read from the segments themselves.
+ */
+import type { IndexUpdate } from "../cache/index-update.ts";
+import { ROOT_TAG } from "../cache/tags.ts";
+import { NixcacheError } from "../errors.ts";
+import type { Digest } from "../oci/digest.ts";
+import { decodeManifest, type ImageManifest } from "../oci/manifest.ts";
+import type { StoredManifest } from "../oci/store.ts";
+import type { ProtocolContext } from "./context.ts";
+import { rebuildView } from "./view.ts";
+
+/** The tags are listed again after this long even when the root stays the same. */
+const LIST_EVERY_MS = 3_600_000;
+
+/** A refresh that took longer worked on a view that gc may have outrun. */
+const MAX_REFRESH_MS = 12 * 3_600_000;
+
+/** How long to wait for another process that is writing the local index, between two tries. */
+const WRITER_WAIT_MS = 50;
+
+/**
+ * Answers whether the view changed.
+ * @param options.list lists the tags even when the root has not changed.
+ * @throws when the cache cannot be read; the view then stays as it was (rule 1).
+ */
+export async function refresh(context: ProtocolContext, options: { list?: boolean } = {}): Promise<boolean> {
+  for (;;) {
+    const started = context.host.now();
+    const changed = await refreshOnce(context, options.list ?? false);
+    if (context.host.now() - started < MAX_REFRESH_MS) return changed;
+  }
+}
+
+async function refreshOnce(context: ProtocolContext, list: boolean): Promise<boolean> {
+  const { database, store, host, signal } = context;
+  const before = database.view.state();
+  const now = host.now();
+  const listIsDue = before.listedAt === undefined || Math.abs(now - before.listedAt) >= LIST_EVERY_MS;
+  // The list first: a root read after it may cover segments that the list lacks, and those are asked for.
+  const listed = list || listIsDue ? await store.listTags({ signal }) : undefined;
+  const stored = await store.readManifest(ROOT_TAG, { ifNot: before.rootDigest, signal });
+  if (stored === "unchanged" && listed === undefined) {
+    await update(context, async (change) => change.setState({ ...database.view.state(), refreshedAt: now }));
+    return false;
+  }
+  const tags = listed ?? (await store.listTags({ signal }));
+  const root = stored === "unchanged" ? await readAgain(context, before.rootDigest as Digest) : stored;
+  const layers = decodeRoot(context, root)?.layers ?? [];
+  // Fetching inside the transaction: two processes that refresh one index do it one after the other.
+  return update(context, async (change) => {
+    const changed = await rebuildView(context, change, tags, layers);
+    const state = { ...database.view.state(), listedAt: now, refreshedAt: now };
+    change.setState({ ...state, rootDigest: root?.digest });
+    return changed;
+  });
+}
+
+async function readAgain(context: ProtocolContext, digest: Digest): Promise<StoredManifest | undefined> {
+  const manifest = await context.store.readManifest(digest, { signal: context.signal });
+  return manifest === "unchanged" ? undefined : manifest;
+}
+
+/** Nothing depends on the root, so a damaged one is a warning and reads as none. */
+function decodeRoot(context: ProtocolContext, root: StoredManifest | undefined): ImageManifest | undefined {
+  if (root === undefined) return undefined;
+  try {
+    return decodeManifest(root.bytes, `the root of ${context.store.name}`);
+  } catch (error) {
+    if (!(error instanceof NixcacheError)) throw error;
+    context.warn(`${error.message}; reading the segments instead`);
+    return undefined;
+  }
+}
+
+function update<T>(context: ProtocolContext, change: (update: IndexUpdate) => Promise<T>): Promise<T> {
+  return context.database.update(change, () => context.host.sleep(WRITER_WAIT_MS, context.signal));
+}

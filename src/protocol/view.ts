@@ -1,0 +1,218 @@
+/**
+ * Choosing the layers of the view: the reader's step 2 and 3, inside one transaction on the local index.
+ */
+import type { Generation } from "../cache/index-layer.ts";
+import type { LayerRow } from "../cache/index-reader.ts";
+import type { IndexUpdate } from "../cache/index-update.ts";
+import { type BlobReference, indexLayerOf } from "../cache/manifests.ts";
+import { type GenerationName, parseTag, segmentTag } from "../cache/tags.ts";
+import { mapConcurrently } from "../concurrency.ts";
+import { NixcacheError } from "../errors.ts";
+import { decodeManifest } from "../oci/manifest.ts";
+import { discardBlob } from "../oci/spool.ts";
+import { CONCURRENCY, type ProtocolContext } from "./context.ts";
+import { fetchLayer, readLayer } from "./layer-blob.ts";
+
+/**
+ * Makes the view the union of all live segments. Answers whether it changed.
+ *
+ * @param tags the tag list, which may lack what was pushed lately (R7)
+ * @param stack the root's layers, the lowest first
+ */
+export async function rebuildView(
+  context: ProtocolContext,
+  change: IndexUpdate,
+  tags: readonly string[],
+  stack: readonly BlobReference[],
+): Promise<boolean> {
+  const liveness = new Liveness(context, tags);
+  await liveness.ask(context.database.view.generations().map(({ name }) => name));
+  change.addDead(liveness.dead, context.host.now());
+
+  const layers = new LayerLoader(context, change);
+  const counting = await countingLayers(context, stack, layers, liveness);
+  const covered = new Set(counting.flatMap(({ generations }) => generations.map(({ name }) => name)));
+  const uncovered = liveness.live().filter((name) => !covered.has(name));
+  const segments = await mapConcurrently(uncovered, CONCURRENCY, (name) =>
+    loadSegment(context, layers, name),
+  );
+
+  counting.forEach(({ id }, position) => {
+    change.setPosition(id, position);
+  });
+  for (const [id, generations] of groupByLayer(segments)) {
+    change.setPosition(id, null);
+    change.setGenerations(id, generations);
+  }
+  return layers.keepOnly([...counting, ...segments].flatMap((layer) => layer?.id ?? []));
+}
+
+/** Which generations are alive, as far as the list and exact questions tell. */
+class Liveness {
+  readonly dead: Set<GenerationName>;
+  readonly #context: ProtocolContext;
+  readonly #alive = new Map<GenerationName, boolean>();
+
+  constructor(context: ProtocolContext, tags: readonly string[]) {
+    this.#context = context;
+    const parsed = tags.map(parseTag);
+    this.dead = context.database.view.dead();
+    for (const tag of parsed) if (tag?.kind === "dead") this.dead.add(tag.name);
+    for (const tag of parsed) {
+      if (tag?.kind === "segment") this.#alive.set(tag.name, !this.dead.has(tag.name));
+    }
+  }
+
+  /** Settles names that the list lacks: absence from a list proves nothing, so ask for the exact tag. */
+  async ask(names: readonly GenerationName[]): Promise<void> {
+    const open = names.filter((name) => !this.#alive.has(name));
+    const { store, signal } = this.#context;
+    await mapConcurrently(open, CONCURRENCY, async (name) => {
+      const alive =
+        !this.dead.has(name) && (await store.statManifest(segmentTag(name), { signal })) !== undefined;
+      this.#alive.set(name, alive);
+    });
+  }
+
+  isAlive(name: GenerationName): boolean {
+    return this.#alive.get(name) ?? false;
+  }
+
+  live(): GenerationName[] {
+    return [...this.#alive].filter(([, alive]) => alive).map(([name]) => name);
+  }
+}
+
+/** R5: a layer counts while everything that it and the layers below it cover is alive. */
+async function countingLayers(
+  context: ProtocolContext,
+  stack: readonly BlobReference[],
+  layers: LayerLoader,
+  liveness: Liveness,
+): Promise<LoadedLayer[]> {
+  const counting: LoadedLayer[] = [];
+  for (const reference of stack) {
+    const layer = await layers.load(reference).catch((error) => {
+      if (!(error instanceof NixcacheError && error.code === "corrupt")) throw error;
+      context.warn(`${error.message}; reading the segments instead`);
+      return undefined;
+    });
+    if (layer?.kind !== "root") break;
+    const names = layer.generations.map(({ name }) => name);
+    await liveness.ask(names);
+    if (!names.every((name) => liveness.isAlive(name))) break;
+    counting.push(layer);
+  }
+  return counting;
+}
+
+interface SegmentLayer {
+  readonly id: number;
+  readonly generation: Generation;
+}
+
+/** A segment's own layer; undefined when the segment is gone (404), which is how one leaves. */
+async function loadSegment(
+  context: ProtocolContext,
+  layers: LayerLoader,
+  name: GenerationName,
+): Promise<SegmentLayer | undefined> {
+  const known = layers.ofSegment(name);
+  if (known !== undefined) return known;
+  const { store, signal } = context;
+  const tag = segmentTag(name);
+  const manifest = await store.readManifest(tag, { signal });
+  if (manifest === undefined || manifest === "unchanged") return undefined;
+  const where = `${tag} of ${store.name}`;
+  const layer = await layers.load(indexLayerOf(decodeManifest(manifest.bytes, where), where));
+  const [generation] = layer?.generations ?? [];
+  if (layer?.kind === "segment" && generation !== undefined) {
+    return { id: layer.id, generation: { ...generation, name } };
+  }
+  if (layer === undefined && (await store.statManifest(tag, { signal })) === undefined) return undefined;
+  throw new NixcacheError("corrupt", `${where}: its first layer is ${layer ? "no segment's" : "absent"}`, {
+    hint: "The registry lost a blob that a manifest names. Publish the same paths again.",
+  });
+}
+
+function groupByLayer(segments: readonly (SegmentLayer | undefined)[]): Map<number, Generation[]> {
+  const groups = new Map<number, Generation[]>();
+  for (const segment of segments) {
+    if (segment === undefined) continue;
+    groups.set(segment.id, [...(groups.get(segment.id) ?? []), segment.generation]);
+  }
+  return groups;
+}
+
+interface LoadedLayer {
+  readonly id: number;
+  readonly kind: "segment" | "root";
+  /** What it covers; for a segment's own layer the segment, whose name only its tag tells. */
+  readonly generations: readonly Generation[];
+}
+
+/** Layers by digest: those of the local index, and new ones fetched into it. */
+class LayerLoader {
+  readonly #context: ProtocolContext;
+  readonly #change: IndexUpdate;
+  readonly #before: readonly LayerRow[];
+  readonly #segments = new Map<GenerationName, SegmentLayer>();
+  readonly #loads = new Map<string, Promise<LoadedLayer | undefined>>();
+  readonly #added: number[] = [];
+
+  constructor(context: ProtocolContext, change: IndexUpdate) {
+    this.#context = context;
+    this.#change = change;
+    const { view } = context.database;
+    this.#before = view.layers();
+    for (const { id, digest, position } of this.#before) {
+      const generations = view.generations(id);
+      this.#loads.set(
+        digest,
+        Promise.resolve({ id, kind: position === null ? "segment" : "root", generations }),
+      );
+      if (position !== null) continue;
+      for (const generation of generations) this.#segments.set(generation.name, { id, generation });
+    }
+  }
+
+  ofSegment(name: GenerationName): SegmentLayer | undefined {
+    return this.#segments.get(name);
+  }
+
+  /** Undefined when the blob is absent. @throws `corrupt`; nothing of the layer is then kept. */
+  load(reference: BlobReference): Promise<LoadedLayer | undefined> {
+    let load = this.#loads.get(reference.digest);
+    if (load === undefined) {
+      load = this.#fetch(reference);
+      this.#loads.set(reference.digest, load);
+    }
+    return load;
+  }
+
+  /** Removes every other layer from the index. Answers whether that, or any load, changed the view. */
+  keepOnly(ids: readonly number[]): boolean {
+    const keep = new Set(ids);
+    const remove = [...this.#before.map(({ id }) => id), ...this.#added].filter((id) => !keep.has(id));
+    this.#change.removeLayers(remove, this.#context.host.now());
+    return this.#added.some((id) => keep.has(id)) || this.#before.some(({ id }) => !keep.has(id));
+  }
+
+  async #fetch(reference: BlobReference): Promise<LoadedLayer | undefined> {
+    const { store, spool, signal } = this.#context;
+    const blob = await fetchLayer(store, spool, reference, { signal });
+    if (blob === undefined) return undefined;
+    const id = this.#change.addLayer(reference.digest, reference.size);
+    this.#added.push(id);
+    try {
+      const header = await readLayer(blob, store.name, (line) => this.#change.addEntry(id, line));
+      if (header.kind === "segment") {
+        return { id, kind: "segment", generations: [{ name: "", record: header.record }] };
+      }
+      this.#change.setGenerations(id, header.covers);
+      return { id, kind: "root", generations: header.covers };
+    } finally {
+      discardBlob(blob);
+    }
+  }
+}
