@@ -1,0 +1,81 @@
+/**
+ * A command: its help, its strict arguments, its run.
+ *
+ * citty has the commands and their help, but takes unknown flags in silence and lets the last of repeated ones
+ * win. So what the user typed is read here, by the same definitions.
+ */
+import { type ParseArgsConfig, parseArgs } from "node:util";
+import { type ArgsDef, type CommandDef, defineCommand } from "citty";
+import type { Context } from "../context.ts";
+import { messageOf, NixcacheError } from "../errors.ts";
+
+export interface Arguments {
+  readonly positionals: readonly string[];
+  /** The value of a flag given at most once. */
+  text(name: string): string | undefined;
+  /** The values of a flag that may be repeated; undefined when it was not given. */
+  texts(name: string): string[] | undefined;
+  flag(name: string): boolean;
+}
+
+/** Flags that may be given more than once. */
+const REPEATABLE: ReadonlySet<string> = new Set(["upstream"]);
+
+/** Flags of every command. */
+const COMMON_ARGS: ArgsDef = {
+  verbose: { type: "boolean", description: "Show the cause of an error, with its stack" },
+};
+
+/** A positional whose name ends so takes any number of arguments. */
+const MANY = "…";
+
+export function command(
+  meta: { name: string; description: string },
+  ownArgs: ArgsDef,
+  run: (given: Arguments, context: Context) => Promise<void> | void,
+): CommandDef {
+  const args: ArgsDef = { ...ownArgs, ...COMMON_ARGS };
+  return defineCommand({
+    meta,
+    args,
+    run: ({ rawArgs, data }) => run(readArguments(rawArgs, args), data as Context),
+  });
+}
+
+/** @throws `usage` for unknown and repeated flags, missing values, and more arguments than the command takes. */
+export function readArguments(raw: readonly string[], args: ArgsDef): Arguments {
+  const options: NonNullable<ParseArgsConfig["options"]> = {};
+  let mostPositionals = 0;
+  for (const [name, def] of Object.entries(args)) {
+    if (def.type === "positional") mostPositionals += name.endsWith(MANY) ? Number.POSITIVE_INFINITY : 1;
+    else options[name] = { type: def.type === "boolean" ? "boolean" : "string", multiple: true };
+  }
+  const { values, positionals } = parse(raw, options);
+  const lists = new Map<string, (string | boolean)[]>();
+  for (const [name, value] of Object.entries(values)) {
+    const list = [value ?? []].flat();
+    if (list.length > 1 && !REPEATABLE.has(name)) throw usageError(`--${name} is given more than once`);
+    lists.set(name, list);
+  }
+  const tooMany = positionals[mostPositionals];
+  if (tooMany !== undefined) throw usageError(`unexpected argument ${JSON.stringify(tooMany)}`);
+  return {
+    positionals,
+    text: (name) => lists.get(name)?.[0] as string | undefined,
+    texts: (name) => lists.get(name) as string[] | undefined,
+    flag: (name) => lists.get(name)?.[0] === true,
+  };
+}
+
+function parse(raw: readonly string[], options: NonNullable<ParseArgsConfig["options"]>) {
+  try {
+    return parseArgs({ args: [...raw], options, strict: true, allowPositionals: true });
+  } catch (cause) {
+    // Node's message goes on with advice about its own API after the first sentence.
+    throw usageError(messageOf(cause).split(/\.\s|\n/)[0] ?? "", cause);
+  }
+}
+
+export function usageError(message: string, cause?: unknown): NixcacheError {
+  return new NixcacheError("usage", message, { hint: "Run it with --help to see what it takes.", cause });
+}

@@ -1,0 +1,93 @@
+import { cacheReference, indexTtlMs, type ListenAddress, listenAddress, upstreamUrls } from "../config.ts";
+import { openCache, openUpstreams } from "../context.ts";
+import { messageOf, NixcacheError, systemCode } from "../errors.ts";
+import { serveCache } from "../serve/cache.ts";
+import { createHandler } from "../serve/handler.ts";
+import { VERSION } from "../version.ts";
+import { command } from "./command.ts";
+
+export const serve = command(
+  { name: "serve", description: "Answer Nix on this machine from a cache, with upstream caches behind it" },
+  {
+    cache: {
+      type: "string",
+      valueHint: "REF",
+      description: "The cache: HOST/NAME, OWNER/REPO for GHCR, or a folder",
+    },
+    port: { type: "string", valueHint: "PORT", description: "Port to listen on, 0 for any free one (37515)" },
+    listen: { type: "string", valueHint: "ADDRESS", description: "Address to listen on (127.0.0.1)" },
+    upstream: {
+      type: "string",
+      valueHint: "URL",
+      description: 'Pass on what this cache has; may be repeated, "" for none (https://cache.nixos.org)',
+    },
+    "index-ttl": { type: "string", valueHint: "SECONDS", description: "Refresh the index this often (300)" },
+  },
+  async (given, context) => {
+    const { env, log } = context;
+    const address = listenAddress({ listen: given.text("listen"), port: given.text("port") }, env);
+    const ttlMs = indexTtlMs(given.text("index-ttl"), env);
+    const upstreams = openUpstreams(upstreamUrls(given.texts("upstream"), env));
+    using open = openCache(cacheReference(given.text("cache"), env), "read", context);
+    const onError = (message: string) => log.warn(message);
+    const cache = serveCache(open.protocol, (message) =>
+      log.warn(`the index could not be refreshed: ${message}`),
+    );
+    const handler = createHandler({
+      cache,
+      upstreams,
+      onError,
+      status: () => {
+        const refreshedAt = cache.refreshedAt();
+        return {
+          version: VERSION,
+          repo: cache.store.name,
+          upstream: upstreams.map(({ url }) => url),
+          index_loaded: cache.isLoaded(),
+          index_entries: cache.view.count(),
+          index_generations: cache.view.generations().length,
+          index_generated: refreshedAt === undefined ? null : new Date(refreshedAt).toISOString(),
+          index_ttl: ttlMs / 1000,
+          index_error: cache.lastError() ?? null,
+        };
+      },
+    });
+    const server = listen(address, handler);
+    context.print(`listening on http://${urlHost(address.hostname)}:${server.port}`);
+    await cache.keepFresh(ttlMs);
+    await server.stop(true);
+  },
+);
+
+function listen(
+  { hostname, port }: ListenAddress,
+  fetch: (request: Request) => Response | Promise<Response>,
+) {
+  try {
+    return Bun.serve({
+      hostname,
+      port,
+      // Bun's own idle time-out cuts clients that pause while they write to disk.
+      idleTimeout: 0,
+      maxRequestBodySize: 64 * 1024,
+      development: false,
+      fetch,
+    });
+  } catch (cause) {
+    const taken = systemCode(cause) === "EADDRINUSE";
+    throw new NixcacheError(
+      "listen",
+      `cannot listen on ${hostname}:${port}: ${taken ? "the port is taken" : messageOf(cause)}`,
+      {
+        hint: taken
+          ? "Stop the other server, or choose another port with --port (0 takes any free one)."
+          : "Choose an address of this machine with --listen.",
+        cause,
+      },
+    );
+  }
+}
+
+function urlHost(hostname: string): string {
+  return hostname.includes(":") ? `[${hostname}]` : hostname;
+}

@@ -1,0 +1,99 @@
+/**
+ * The executable: finds the command, runs it, and turns whatever is thrown into one sentence, a hint and an
+ * exit code.
+ */
+import { type CommandDef, defineCommand, renderUsage, runCommand } from "citty";
+import { keygen } from "./commands/keygen.ts";
+import { publish } from "./commands/publish.ts";
+import { serve } from "./commands/serve.ts";
+import { type Context, realHost, threadCount } from "./context.ts";
+import { EXIT_CODES, messageOf, NixcacheError } from "./errors.ts";
+import { createLog } from "./terminal/log.ts";
+import { COMMIT, VERSION } from "./version.ts";
+
+const commands: Record<string, CommandDef> = { serve, publish, keygen };
+
+const main = defineCommand({
+  meta: {
+    name: "nixcache",
+    version: VERSION,
+    description: "Turns any GitHub repository into a Nix binary cache",
+  },
+  subCommands: commands,
+});
+
+const env = process.env;
+const terminal = process.stderr.isTTY === true && env.TERM !== "dumb" && !env.CI;
+const log = createLog({ terminal, colors: terminal && !env.NO_COLOR });
+const abort = new AbortController();
+
+for (const name of ["SIGINT", "SIGTERM"] as const) {
+  process.on(name, () => {
+    // The second time the person means it.
+    if (abort.signal.aborted) process.exit(EXIT_CODES.interrupted);
+    abort.abort(new NixcacheError("interrupted", `stopped by ${name}`));
+  });
+}
+
+const context: Context = {
+  env,
+  host: realHost,
+  log,
+  signal: abort.signal,
+  terminal,
+  stdinIsPiped: process.stdin.isTTY !== true,
+  threads: threadCount(),
+  print: (text) => {
+    process.stdout.write(`${text}\n`);
+  },
+  readStdin: () => Bun.stdin.text(),
+  setExitCode: (code) => {
+    process.exitCode = code;
+  },
+};
+
+/** citty colours its help for terminals, whoever reads it. */
+function printUsage(usage: string): void {
+  context.print(process.stdout.isTTY && !env.NO_COLOR ? usage : Bun.stripANSI(usage));
+}
+
+async function run(raw: readonly string[]): Promise<void> {
+  const [name, ...rest] = raw;
+  if (name === "--version" || name === "-v") return context.print(`nixcache ${VERSION} (${COMMIT})`);
+  if (name === undefined || name === "--help" || name === "-h" || name === "help") {
+    printUsage(await renderUsage(main));
+    if (name === undefined) process.exitCode = EXIT_CODES.usage;
+    return;
+  }
+  const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
+  if (command === undefined) {
+    throw new NixcacheError("usage", `unknown command ${JSON.stringify(name)}`, {
+      hint: `The commands are ${Object.keys(commands).join(", ")}; nixcache --help describes them.`,
+    });
+  }
+  const options = rest.includes("--") ? rest.slice(0, rest.indexOf("--")) : rest;
+  if (options.includes("--help") || options.includes("-h")) {
+    printUsage(await renderUsage(command, main));
+    return;
+  }
+  await runCommand(command, { rawArgs: rest, data: context });
+}
+
+function report(error: unknown, verbose: boolean): void {
+  if (error instanceof NixcacheError) {
+    log.error(error.message);
+    if (error.hint) log.info(error.hint);
+  } else {
+    log.error(`a defect in nixcache: ${messageOf(error)}`);
+    log.info("Run it again with --verbose and report what it prints.");
+  }
+  if (verbose) process.stderr.write(`${Bun.inspect(error)}\n`);
+  process.exitCode = error instanceof NixcacheError ? error.exitCode : EXIT_CODES.internal;
+}
+
+const args = process.argv.slice(2);
+try {
+  await run(args);
+} catch (error) {
+  report(error, args.includes("--verbose"));
+}

@@ -1,0 +1,89 @@
+/**
+ * A NAR on its way into blobs: dumped, its hash compared with Nix's record, cut into zstd frames.
+ * One streaming pass; memory is a few frames, whatever the size of the NAR.
+ */
+import { Semaphore } from "../concurrency.ts";
+import { NixcacheError } from "../errors.ts";
+import { encodeBase32 } from "../nar/base32.ts";
+import type { PathInfo } from "../nix/store.ts";
+import { compressFrame } from "../zstd.ts";
+
+/** Bytes of a NAR that one frame holds: four times level 3's window, so cutting costs little. */
+export const FRAME_BYTES = 8 * 1024 * 1024;
+
+/** Dumps the NAR of a store path in chunks, which the receiver may keep. */
+export type Dump = (path: PathInfo) => AsyncIterable<Uint8Array>;
+
+/** What is wrong with one store path; others are not concerned. */
+export class PathError extends NixcacheError {}
+
+/** Compresses frames on other threads, at most `threads` at once among all NARs. */
+export class Compressor {
+  readonly threads: number;
+  readonly #level: number;
+  readonly #slots: Semaphore;
+
+  constructor(level: number, threads: number) {
+    this.threads = threads;
+    this.#level = level;
+    this.#slots = new Semaphore(threads);
+  }
+
+  frame(bytes: Uint8Array): Promise<Uint8Array> {
+    return this.#slots.run(() => compressFrame(bytes, this.#level));
+  }
+}
+
+/**
+ * The frames of a NAR in order, uncompressed, each `frameBytes` but the last. Ends with an error when the NAR
+ * is not what Nix recorded; frames before that have been handed out.
+ *
+ * @throws PathError
+ */
+export async function* readFrames(
+  path: PathInfo,
+  dump: Dump,
+  frameBytes: number,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const hasher = new Bun.CryptoHasher("sha256");
+  let size = 0;
+  let frame = new Uint8Array(Math.min(frameBytes, path.narSize));
+  let filled = 0;
+  for await (const chunk of readDump(path, dump)) {
+    hasher.update(chunk);
+    size += chunk.length;
+    // Longer than recorded: the rest is only counted, for the message.
+    if (size > path.narSize) continue;
+    for (let rest = chunk; rest.length > 0; ) {
+      const piece = rest.subarray(0, frame.length - filled);
+      frame.set(piece, filled);
+      filled += piece.length;
+      rest = rest.subarray(piece.length);
+      if (filled < frame.length) continue;
+      const left = path.narSize - (size - rest.length);
+      if (left === 0) break;
+      yield frame;
+      frame = new Uint8Array(Math.min(frameBytes, left));
+      filled = 0;
+    }
+  }
+  const narHash = `sha256:${encodeBase32(hasher.digest() as Uint8Array)}`;
+  if (narHash !== path.narHash || size !== path.narSize) {
+    throw new PathError(
+      "nix-store",
+      `${path.path}: its NAR has ${size} bytes and the hash ${narHash}, Nix recorded ${path.narSize} bytes and ${path.narHash}`,
+      { hint: "Run nix-store --verify --check-contents --repair: the files in the store have changed." },
+    );
+  }
+  // The last frame only now: nothing that ends a NAR leaves before the whole was found right.
+  yield frame;
+}
+
+async function* readDump(path: PathInfo, dump: Dump): AsyncGenerator<Uint8Array, void, undefined> {
+  try {
+    yield* dump(path);
+  } catch (error) {
+    if (!(error instanceof NixcacheError) || error.code === "interrupted") throw error;
+    throw new PathError("nix-store", `${path.path}: ${error.message}`, { cause: error });
+  }
+}

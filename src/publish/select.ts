@@ -1,0 +1,84 @@
+/**
+ * What becomes of each path of a closure: the cache has it already and it is restated, an upstream has it and
+ * it is left out, or it is new.
+ */
+import { type EntryLine, entryOf } from "../cache/entry.ts";
+import { mapConcurrently } from "../concurrency.ts";
+import { NixcacheError } from "../errors.ts";
+import { storeHashOf } from "../nar/store-path.ts";
+import type { PathInfo } from "../nix/store.ts";
+import type { Upstream } from "../upstream/client.ts";
+
+/** Questions to upstreams under way at once. */
+const UPSTREAM_CONCURRENCY = 32;
+
+/** An upstream that fails this often is not asked again in this run. */
+const MAX_FAILURES = 3;
+
+export interface Selection {
+  readonly restated: ReadonlyMap<string, EntryLine>;
+  readonly upstream: ReadonlySet<string>;
+  /** In the order of the closure. */
+  readonly fresh: readonly PathInfo[];
+}
+
+export interface SelectContext {
+  /** The cache's own line for a store hash. */
+  readonly known: (storeHash: string) => EntryLine | undefined;
+  readonly upstreams: readonly Upstream[];
+  readonly signal?: AbortSignal | undefined;
+  readonly warn: (message: string) => void;
+}
+
+/** Upstreams that cannot be reached count as not having anything: uploading too much is no loss. */
+export async function select(closure: readonly PathInfo[], context: SelectContext): Promise<Selection> {
+  const restated = new Map<string, EntryLine>();
+  const unknown: PathInfo[] = [];
+  for (const info of closure) {
+    const line = context.known(storeHashOf(info.path));
+    // The same path with other content is another build of it: clients must get the one that is published.
+    if (line !== undefined && entryOf(line).info.narHash === info.narHash) restated.set(info.path, line);
+    else unknown.push(info);
+  }
+  const asked = new UpstreamQuestions(context);
+  const found = await mapConcurrently(unknown, UPSTREAM_CONCURRENCY, (info) => asked.has(info.path));
+  return {
+    restated,
+    upstream: new Set(unknown.filter((_, i) => found[i]).map(({ path }) => path)),
+    fresh: unknown.filter((_, i) => !found[i]),
+  };
+}
+
+class UpstreamQuestions {
+  readonly #context: SelectContext;
+  readonly #failures = new Map<string, number>();
+
+  constructor(context: SelectContext) {
+    this.#context = context;
+  }
+
+  async has(path: string): Promise<boolean> {
+    for (const upstream of this.#context.upstreams) {
+      if (await this.#ask(upstream, path)) return true;
+    }
+    return false;
+  }
+
+  async #ask(upstream: Upstream, path: string): Promise<boolean> {
+    const failures = this.#failures.get(upstream.url) ?? 0;
+    if (failures >= MAX_FAILURES) return false;
+    try {
+      return (await upstream.narinfo(storeHashOf(path), this.#context.signal)) !== undefined;
+    } catch (error) {
+      if (!(error instanceof NixcacheError) || this.#context.signal?.aborted) throw error;
+      const count = (this.#failures.get(upstream.url) ?? 0) + 1;
+      this.#failures.set(upstream.url, count);
+      if (count === 1) {
+        this.#context.warn(
+          `upstream ${upstream.url} cannot be asked, so nothing is left out for it: ${error.message}`,
+        );
+      }
+      return false;
+    }
+  }
+}

@@ -1,0 +1,10 @@
+/** What `scripts/build.ts` writes into the binary; run from source it is a development version. */
+declare const NIXCACHE_VERSION: string;
+declare const NIXCACHE_COMMIT: string;
+
+export const VERSION = typeof NIXCACHE_VERSION === "string" ? NIXCACHE_VERSION : "0.0.0-dev";
+export const COMMIT = typeof NIXCACHE_COMMIT === "string" ? NIXCACHE_COMMIT : "unknown";
+
+/** Such as `nixcache 1.2.3`; also what servers see as User-Agent. */
+export const TOOL = `nixcache ${VERSION}`;
+export const USER_AGENT = `nixcache/${VERSION}`;
