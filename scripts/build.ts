@@ -1,0 +1,69 @@
+/**
+ * Makes the executable: `bun run build [--target bun-linux-arm64] [--outfile PATH] [--entry FILE]`.
+ *
+ * The flags that are not obvious: `--bytecode` with `--format=esm` halves the start-up time; without the two
+ * `--no-compile-autoload-…` a `.env` or a `bunfig.toml` in the folder where nixcache is run would be read, and
+ * its preload scripts *run*. The same sources and outfile name give the same bytes.
+ * https://bun.com/docs/bundler/executables
+ */
+import { join, relative } from "node:path";
+import { parseArgs } from "node:util";
+import packageJson from "../package.json" with { type: "json" };
+import { outputOf, ROOT, runScript } from "./process.ts";
+
+export interface BuildOptions {
+  /** A Bun target such as `bun-linux-arm64-musl`. Default: this machine. */
+  target?: string | undefined;
+  /** Default: `dist/nixcache`. */
+  outfile?: string | undefined;
+  /** Default: `src/main.ts`. */
+  entry?: string | undefined;
+}
+
+/** @returns the executable's path. @throws when Bun's bundler fails; it has printed why. */
+export async function build(options: BuildOptions = {}): Promise<string> {
+  const outfile = options.outfile ?? join(ROOT, "dist", "nixcache");
+  const constants = { NIXCACHE_VERSION: packageJson.version, NIXCACHE_COMMIT: await commit() };
+  const argv = [
+    ...["build", "--compile", "--minify", "--sourcemap", "--bytecode", "--format=esm"],
+    ...["--no-compile-autoload-dotenv", "--no-compile-autoload-bunfig"],
+    ...Object.entries(constants).map(([name, value]) => `--define=${name}=${JSON.stringify(value)}`),
+    ...(options.target === undefined ? [] : [`--target=${options.target}`]),
+    `--outfile=${outfile}`,
+    options.entry ?? join(ROOT, "src", "main.ts"),
+  ];
+  const child = Bun.spawn([process.execPath, ...argv], { cwd: ROOT, stdout: "pipe", stderr: "pipe" });
+  const [stdout, stderr, exitCode] = await Promise.all([
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+    child.exited,
+  ]);
+  // Bun tells of its progress at length; only a failure is worth reading.
+  if (exitCode !== 0) throw new Error(`bun build failed with status ${exitCode}\n${stdout}${stderr}`);
+  return outfile;
+}
+
+/**
+ * The commit that the sources are of: 12 hexadecimal digits, with `-dirty` when files differ from it; `unknown`
+ * outside a git checkout. A packager who builds from an archive says it by NIXCACHE_COMMIT.
+ */
+async function commit(): Promise<string> {
+  const given = process.env.NIXCACHE_COMMIT;
+  if (given) return given;
+  // An archive unpacked inside somebody else's checkout is not of that checkout's commit.
+  const prefix = await outputOf(["git", "rev-parse", "--show-prefix"]);
+  const head = await outputOf(["git", "rev-parse", "--short=12", "HEAD"]);
+  const status = await outputOf(["git", "status", "--porcelain"]);
+  if (prefix !== "" || head === undefined || status === undefined) return "unknown";
+  return status === "" ? head : `${head}-dirty`;
+}
+
+if (import.meta.main) {
+  await runScript(async () => {
+    const { values } = parseArgs({
+      options: { target: { type: "string" }, outfile: { type: "string" }, entry: { type: "string" } },
+    });
+    const outfile = await build(values);
+    console.log(`${relative(process.cwd(), outfile)}  ${Math.round(Bun.file(outfile).size / 2 ** 20)} MiB`);
+  });
+}

@@ -1,0 +1,48 @@
+import { describe, expect, test } from "bun:test";
+import { locateStore } from "../../../src/nix/location.ts";
+
+const DEFAULT = { storeDir: "/nix/store", realStoreDir: "/nix/store", database: "/nix/var/nix/db/db.sqlite" };
+const chroot = (root: string) => ({
+  storeDir: "/nix/store",
+  realStoreDir: `${root}/nix/store`,
+  database: `${root}/nix/var/nix/db/db.sqlite`,
+});
+
+describe("locateStore", () => {
+  test.each<[string, string | undefined, Record<string, string>, object]>([
+    ["nothing said", undefined, {}, { ...DEFAULT, asksDaemon: false }],
+    ["empty variables", "", { NIX_REMOTE: "", NIX_STATE_DIR: "", NIX_STORE_DIR: "" }, DEFAULT],
+    ["auto", undefined, { NIX_REMOTE: "auto" }, DEFAULT],
+    ["local", undefined, { NIX_REMOTE: "local" }, DEFAULT],
+    ["daemon", undefined, { NIX_REMOTE: "daemon" }, { ...DEFAULT, asksDaemon: true }],
+    ["a daemon's socket", undefined, { NIX_REMOTE: "unix:///run/nix" }, { ...DEFAULT, asksDaemon: true }],
+    [
+      "folders of its own",
+      undefined,
+      { NIX_STORE_DIR: "/s/store", NIX_STATE_DIR: "/s/var" },
+      { storeDir: "/s/store", realStoreDir: "/s/store", database: "/s/var/db/db.sqlite" },
+    ],
+    ["a root in NIX_REMOTE", undefined, { NIX_REMOTE: "/r" }, chroot("/r")],
+    ["a relative root in NIX_REMOTE", undefined, { NIX_REMOTE: "./r" }, chroot("/cwd/r")],
+    ["a root in a URI", undefined, { NIX_REMOTE: "local?root=/r" }, chroot("/r")],
+    ["an encoded root in a URI", undefined, { NIX_REMOTE: "local://?root=/r%20s" }, chroot("/r s")],
+    ["a root given", "/r", { NIX_REMOTE: "daemon" }, { ...chroot("/r"), storeUri: "/r", asksDaemon: false }],
+    ["a root given without a slash", "r", {}, { ...chroot("/cwd/r"), storeUri: "/cwd/r" }],
+    ["NIX_STATE_DIR is not a chroot store's", "/r", { NIX_STATE_DIR: "/s/var" }, chroot("/r")],
+    [
+      "all by URI",
+      "local?real=/x/store&state=/x/var",
+      {},
+      { ...DEFAULT, realStoreDir: "/x/store", database: "/x/var/db/db.sqlite" },
+    ],
+  ])("%s", (_, store, env, expected) => {
+    expect(locateStore(store, env, "/cwd")).toMatchObject(expected);
+  });
+
+  test.each(["ssh-ng://host", "https://cache.nixos.org", "s3://bucket", "nonsense"])(
+    "%s is refused",
+    (remote) => {
+      expect(() => locateStore(undefined, { NIX_REMOTE: remote }, "/cwd")).toThrow("are not on this machine");
+    },
+  );
+});
