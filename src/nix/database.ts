@@ -63,43 +63,33 @@ interface Row {
   ultimate: number | null;
   sigs: string | null;
   ca: string | null;
+  refs: string | null;
 }
 
+/** One statement, so that the closure is walked once; references as ids, joined by commas. */
 const CLOSURE = `
   WITH RECURSIVE closure(id) AS (
     SELECT id FROM ValidPaths WHERE path IN (SELECT value FROM json_each(?))
     UNION
     SELECT reference FROM Refs JOIN closure ON referrer = closure.id
-  )`;
+  )
+  SELECT id, path, hash, registrationTime, deriver, narSize, ultimate, sigs, ca,
+    (SELECT group_concat(reference) FROM Refs WHERE referrer = closure.id) AS refs
+  FROM closure JOIN ValidPaths USING (id)`;
 
 function readClosure(db: Database, roots: readonly string[]): PathInfo[] {
-  const asked = JSON.stringify(roots);
-  const rows = db
-    .query<Row, [string]>(
-      `${CLOSURE} SELECT id, path, hash, registrationTime, deriver, narSize, ultimate, sigs, ca
-       FROM closure JOIN ValidPaths USING (id)`,
-    )
-    .all(asked);
-  const edges = db
-    .query<[number, number], [string]>(
-      `${CLOSURE} SELECT referrer, reference FROM closure JOIN Refs ON referrer = closure.id`,
-    )
-    .values(asked) as [number, number][];
-
-  const paths = new Map(rows.map((row) => [row.id, row.path]));
+  const rows = db.query<Row, [string]>(CLOSURE).all(JSON.stringify(roots));
+  const paths = new Map(rows.map((row) => [String(row.id), row.path]));
   const found = new Set(paths.values());
   const absent = roots.find((root) => !found.has(root));
   if (absent !== undefined) throw notValid(absent);
-
-  const references = new Map<number, string[]>();
-  for (const [referrer, reference] of edges) {
-    const path = paths.get(reference);
-    if (path === undefined) continue;
-    const list = references.get(referrer);
-    if (list === undefined) references.set(referrer, [path]);
-    else list.push(path);
-  }
-  return rows.map((row) => decode(row, references.get(row.id) ?? []));
+  return rows.map((row) => {
+    const ids = row.refs === null ? [] : row.refs.split(",");
+    return decode(
+      row,
+      ids.flatMap((id) => paths.get(id) ?? []),
+    );
+  });
 }
 
 function decode(row: Row, references: string[]): PathInfo {

@@ -13,6 +13,7 @@
  */
 import { open, readdir, stat } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
+import { Semaphore } from "../concurrency.ts";
 import { NixcacheError, systemCode } from "../errors.ts";
 import type { Host } from "../host.ts";
 import { type Digest, digestHex, digestOf, isDigest } from "./digest.ts";
@@ -74,9 +75,12 @@ export function openLayout(path: string, options: LayoutOptions): Store {
   const blobFile = (digest: Digest) => join(blobs, digestHex(digest));
   let prepared: Promise<void> | undefined;
 
+  /** Callers of this store queue up here, in their order, instead of polling against each other. */
+  const queue = new Semaphore(1);
   const locked = <T>(call: CallOptions, action: () => Promise<T>): Promise<T> => {
     const timeoutMs = options.lockTimeoutMs ?? LOCK_TIMEOUT_MS;
-    return withLock(join(root, LOCK), { host, timeoutMs, signal: call.signal ?? options.signal }, action);
+    const lock = { host, timeoutMs, signal: call.signal ?? options.signal };
+    return queue.run(() => withLock(join(root, LOCK), lock, action));
   };
 
   /** The folder as it must be before something is written into it; made when it is missing. */

@@ -101,9 +101,11 @@ export function createTransport(options: TransportOptions): Transport {
     const stopListening = onAbort([exchange.signal, network.signal], () => controller.abort());
     const upload = exchange.body?.();
     let late = "";
+    let answered = false;
     let stopTimer = () => {};
     const limit = (ms: number, of: string) => {
       stopTimer();
+      if (answered) return;
       stopTimer = network.timer(ms, () => {
         late = `${of} for ${ms / 1000} s`;
         controller.abort();
@@ -157,6 +159,7 @@ export function createTransport(options: TransportOptions): Transport {
       throwIfAborted(exchange.signal, network.signal);
       throw networkFailure(what({ ...exchange, url }), late === "" ? error : new Error(late));
     } finally {
+      answered = true;
       stopTimer();
     }
   };

@@ -56,10 +56,17 @@ export async function uploadBlob(
           signal,
           headers: { "content-type": "application/octet-stream" },
           body: opened.body,
+          accept: [400, 404],
         } as const;
         const done = await transport.send(put);
         done.close();
         if (done.kind === "ok" && done.status < 300) return;
+        if (done.errors.some(({ code }) => code === "DIGEST_INVALID" || code === "SIZE_INVALID")) {
+          throw new NixcacheError(
+            "corrupt",
+            `upload ${source.digest}: the registry found other bytes than announced`,
+          );
+        }
         const error = unexpected(transport.what(put), done);
         // The session is gone, whatever the registry calls that.
         throw done.kind === "absent" ? new TransientFailure(error) : error;

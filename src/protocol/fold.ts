@@ -9,6 +9,7 @@ import { parseTag, ROOT_TAG } from "../cache/tags.ts";
 import { mapConcurrently } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
 import { randomId } from "../host.ts";
+import type { Digest } from "../oci/digest.ts";
 import { MEDIA_TYPE_MANIFEST } from "../oci/manifest.ts";
 import { discardBlob, type Spool } from "../oci/spool.ts";
 import type { BlobSource } from "../oci/store.ts";
@@ -33,8 +34,8 @@ export async function fold(context: ProtocolContext): Promise<boolean> {
     if (next === undefined) return true;
     try {
       const digest = await writeRoot(context, next);
-      if (digest === undefined) mayKeepLayers = false;
-      else if (await isComplete(context, digest, next.covered)) return true;
+      if (digest === "layers gone") mayKeepLayers = false;
+      else if (digest !== "refused" && (await isComplete(context, digest, next.covered))) return true;
     } finally {
       discardBlob(next.top);
     }
@@ -82,15 +83,22 @@ async function nextRoot(
   return make(keep);
 }
 
-/** Undefined when a layer below is gone from the store, although an earlier root names it. */
-async function writeRoot(context: ProtocolContext, next: NextRoot): Promise<string | undefined> {
+/**
+ * The digest of the new root. `layers gone` when the store lost one that an earlier root names; `refused` when
+ * it has all of them now.
+ */
+async function writeRoot(
+  context: ProtocolContext,
+  next: NextRoot,
+): Promise<Digest | "layers gone" | "refused"> {
   const { store, host, signal } = context;
-  if (!(await isStrict(context))) {
+  const layersAreGone = async () => {
     const sizes = await mapConcurrently(next.below, CONCURRENCY, ({ digest }) =>
       store.statBlob(digest, { signal }),
     );
-    if (sizes.includes(undefined)) return undefined;
-  }
+    return sizes.includes(undefined);
+  };
+  if (!(await isStrict(context)) && (await layersAreGone())) return "layers gone";
   await store.writeBlob(next.top, { signal });
   await writeEmptyConfig(store, { signal });
   const notes: ManifestNotes = { created: new Date(host.now()).toISOString(), nonce: randomId(host) };
@@ -98,7 +106,8 @@ async function writeRoot(context: ProtocolContext, next: NextRoot): Promise<stri
   const written = await store.writeManifest(ROOT_TAG, MEDIA_TYPE_MANIFEST, rootManifest(layers, notes), {
     signal,
   });
-  return typeof written === "string" ? written : undefined;
+  if (typeof written === "string") return written;
+  return (await layersAreGone()) ? "layers gone" : "refused";
 }
 
 /** Whether the root is still ours and covers every live segment that is listed now. */

@@ -35,6 +35,12 @@ const HOLD_FOR_MS = 24 * 3_600_000;
 /** Holds that vanish, over and over, are somebody's deletion policy. */
 const ATTEMPTS = 5;
 
+/**
+ * How long a manifest waits after a refusal for blobs that are there, in milliseconds. docker-registry writes
+ * the same link file anew for every upload of a blob, so that for a moment another writer's blob is unknown.
+ */
+const REFUSED_WAIT_MS = 500;
+
 /** The committed generation, or the blobs that the store does not have, which must be uploaded (again). */
 export type CommitResult = { readonly committed: GenerationName } | { readonly missing: readonly Digest[] };
 
@@ -79,7 +85,7 @@ export class GenerationWriter {
     lines: readonly EntryLine[],
     blobs: readonly BlobReference[],
   ): Promise<CommitResult> {
-    const { store, spool, signal } = this.#context;
+    const { store, spool, host, signal } = this.#context;
     await this.#holding;
     const strict = await isStrict(this.#context);
     const index = await makeLayer(spool, { kind: "segment", record }, lines);
@@ -108,7 +114,7 @@ export class GenerationWriter {
     index: BlobReference,
     blobs: readonly BlobReference[],
     strict: boolean,
-  ): Promise<CommitResult | "holds gone"> {
+  ): Promise<CommitResult | "holds gone" | "refused"> {
     const { store, host, signal } = this.#context;
     if (this.#name !== undefined && host.now() - this.#namedAt >= HOLD_FOR_MS) this.#startAgain();
 
@@ -166,20 +172,15 @@ export class GenerationWriter {
     return { ...this.#links, created: new Date(host.now()).toISOString(), nonce: randomId(host) };
   }
 
-  /** What a refusal means: the blobs named, or where the store named none, those that it does not have. */
-  async #missing(named: readonly Digest[], blobs: readonly BlobReference[]): Promise<CommitResult> {
-    const ours = new Set(blobs.map(({ digest }) => digest));
-    const missing = named.filter((digest) => ours.has(digest));
-    if (missing.length === 0) missing.push(...(await this.#absent(blobs)));
+  /** What a refusal means: blobs that are gone, of those named where the store names some. */
+  async #missing(
+    named: readonly Digest[],
+    blobs: readonly BlobReference[],
+  ): Promise<CommitResult | "refused"> {
+    const suspects = blobs.filter(({ digest }) => named.includes(digest));
+    const missing = await this.#absent(suspects.length > 0 ? suspects : blobs);
     for (const digest of missing) this.#held.delete(digest);
-    if (missing.length > 0) return { missing };
-    throw new NixcacheError(
-      "protocol",
-      `${this.#context.store.name} refuses a manifest whose blobs are all there`,
-      {
-        hint: "Try again; when it stays, the registry does not take manifests of this kind.",
-      },
-    );
+    return missing.length > 0 ? { missing } : "refused";
   }
 
   async #absent(blobs: readonly BlobReference[]): Promise<Digest[]> {

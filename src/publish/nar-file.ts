@@ -17,11 +17,15 @@ export type Dump = (path: PathInfo) => AsyncIterable<Uint8Array>;
 /** What is wrong with one store path; others are not concerned. */
 export class PathError extends NixcacheError {}
 
-/** Compresses frames on other threads, at most `threads` at once among all NARs. */
+/**
+ * Compresses frames on other threads, at most `threads` at once among all NARs. The buffers of whole frames go
+ * round: left to the garbage collector, hundreds of MiB of them pile up while a large NAR passes.
+ */
 export class Compressor {
   readonly threads: number;
   readonly #level: number;
   readonly #slots: Semaphore;
+  readonly #buffers: Uint8Array[] = [];
 
   constructor(level: number, threads: number) {
     this.threads = threads;
@@ -29,8 +33,16 @@ export class Compressor {
     this.#slots = new Semaphore(threads);
   }
 
-  frame(bytes: Uint8Array): Promise<Uint8Array> {
-    return this.#slots.run(() => compressFrame(bytes, this.#level));
+  /** A buffer of `size` bytes for one frame, of any content. */
+  buffer(size: number): Uint8Array {
+    return (size === FRAME_BYTES && this.#buffers.pop()) || new Uint8Array(size);
+  }
+
+  /** The frame compressed. `bytes` belongs to the compressor from now on. */
+  async frame(bytes: Uint8Array): Promise<Uint8Array> {
+    const compressed = await this.#slots.run(() => compressFrame(bytes, this.#level));
+    if (bytes.length === FRAME_BYTES) this.#buffers.push(bytes);
+    return compressed;
   }
 }
 
@@ -38,16 +50,18 @@ export class Compressor {
  * The frames of a NAR in order, uncompressed, each `frameBytes` but the last. Ends with an error when the NAR
  * is not what Nix recorded; frames before that have been handed out.
  *
+ * @param buffer makes the memory of each frame
  * @throws PathError
  */
 export async function* readFrames(
   path: PathInfo,
   dump: Dump,
   frameBytes: number,
+  buffer: (size: number) => Uint8Array,
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const hasher = new Bun.CryptoHasher("sha256");
   let size = 0;
-  let frame = new Uint8Array(Math.min(frameBytes, path.narSize));
+  let frame = buffer(Math.min(frameBytes, path.narSize));
   let filled = 0;
   for await (const chunk of readDump(path, dump)) {
     hasher.update(chunk);
@@ -63,7 +77,7 @@ export async function* readFrames(
       const left = path.narSize - (size - rest.length);
       if (left === 0) break;
       yield frame;
-      frame = new Uint8Array(Math.min(frameBytes, left));
+      frame = buffer(Math.min(frameBytes, left));
       filled = 0;
     }
   }

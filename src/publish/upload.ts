@@ -80,8 +80,9 @@ async function uploadPack(paths: readonly PathInfo[], context: UploadContext): P
 
 async function compressSmall(path: PathInfo, context: UploadContext): Promise<Uint8Array> {
   const frames: Uint8Array[] = [];
-  for await (const frame of readFrames(path, context.dump, FRAME_BYTES)) {
-    frames.push(await context.compressor.frame(frame));
+  const { compressor, dump } = context;
+  for await (const frame of readFrames(path, dump, FRAME_BYTES, (size) => compressor.buffer(size))) {
+    frames.push(await compressor.frame(frame));
   }
   return frames.length === 1 && frames[0] ? frames[0] : Buffer.concat(frames);
 }
@@ -133,7 +134,8 @@ async function* compressedFrames(
     return first && { raw: first.raw, bytes: await first.bytes };
   };
   try {
-    for await (const frame of readFrames(path, dump, Math.min(FRAME_BYTES, partBytes))) {
+    const frameBytes = Math.min(FRAME_BYTES, partBytes);
+    for await (const frame of readFrames(path, dump, frameBytes, (size) => compressor.buffer(size))) {
       const bytes = compressor.frame(frame);
       bytes.catch(() => {});
       pending.push({ raw: frame.length, bytes });
