@@ -90,22 +90,24 @@ export class GenerationWriter {
     const strict = await isStrict(this.#context);
     const index = await makeLayer(spool, { kind: "segment", record }, lines);
     try {
-      await writeEmptyConfig(store, { signal });
-      if ((await store.statBlob(index.digest, { signal })) === undefined)
-        await store.writeBlob(index, { signal });
       for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+        await writeEmptyConfig(store, { signal });
+        if ((await store.statBlob(index.digest, { signal })) === undefined) {
+          await store.writeBlob(index, { signal });
+        }
         const result = await this.#tryCommit({ digest: index.digest, size: index.size }, blobs, strict);
-        if (result !== "holds gone") return result;
-        this.#startAgain();
+        if (typeof result === "object") return result;
+        if (result === "holds gone") this.#startAgain();
+        else await host.sleep(REFUSED_WAIT_MS * (1 + host.random()), signal);
       }
     } finally {
       discardBlob(index);
     }
     throw new NixcacheError(
       "protocol",
-      `${store.name}: the holds of this publish vanish as soon as they are written`,
+      `${store.name} refuses this publish, although all its blobs are there`,
       {
-        hint: "Look for a clean-up policy of the registry that deletes tags beginning with hold-.",
+        hint: "Look for a clean-up policy of the registry that deletes tags beginning with hold-, or try again.",
       },
     );
   }
