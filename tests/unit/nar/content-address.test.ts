@@ -38,7 +38,7 @@ describe("content addresses that Nix made", () => {
     expect(objects.some(({ path, references }) => references.includes(path) && references.length > 1)).toBe(
       true,
     );
-    expect(objects.some(({ ca, references }) => ca.startsWith("text:") && references.length > 0)).toBe(true);
+    expect(objects.some(({ ca, references }) => ca.startsWith("text:") && references.length > 3)).toBe(true);
   });
 
   test.each(objects.map((info) => [info.ca, info] as const))("%s", (ca, info) => {

@@ -187,28 +187,34 @@ describe("what cannot be dumped", () => {
     expect((await rejectionOf(dump("/dev/null"))).message).toContain("got a device");
   });
 
-  // 4 MiB: the reader is in the middle of the file when the first chunk is handed out.
-  test.each([
-    ["grows", (path: string) => appendFileSync(path, "x")],
-    ["shrinks", (path: string) => truncateSync(path, 2_000_000)],
-    ["becomes empty", (path: string) => truncateSync(path, 0)],
-  ])("a file that %s while it is read", async (_, change) => {
-    const path = fresh();
-    writeFileSync(path, Buffer.alloc(4 * 1024 * 1024, 1));
-    const descriptors = openDescriptors();
-    const dumping = (async () => {
-      let first = true;
-      for await (const _chunk of dumpNar(path)) {
-        if (first) change(path);
-        first = false;
-      }
-    })();
-    const error = await rejectionOf(dumping);
-    expect(error.code).toBe("filesystem");
-    expect(error.message).toContain(JSON.stringify(path));
-    expect(error.message).toContain("changed while it was read, expected 4194304 bytes");
-    expect(openDescriptors()).toBe(descriptors);
-  });
+  // The reader is in the middle of the file when the first chunk is handed out. The second size ends with a
+  // chunk, where the reader could stop without having seen the end of the file.
+  const changes: [string, (path: string) => void][] = [
+    ["grows", (path) => appendFileSync(path, "x")],
+    ["shrinks", (path) => truncateSync(path, 2_000_000)],
+    ["becomes empty", (path) => truncateSync(path, 0)],
+  ];
+  const lengths = [4 * 1024 * 1024, 64 * 1024 - 96 + 3 * 1024 * 1024];
+  test.each(changes.flatMap(([what, change]) => lengths.map((size) => [size, what, change] as const)))(
+    "a file of %d bytes that %s while it is read",
+    async (size, _, change) => {
+      const path = fresh();
+      writeFileSync(path, Buffer.alloc(size, 1));
+      const descriptors = openDescriptors();
+      const dumping = (async () => {
+        let first = true;
+        for await (const _chunk of dumpNar(path)) {
+          if (first) change(path);
+          first = false;
+        }
+      })();
+      const error = await rejectionOf(dumping);
+      expect(error.code).toBe("filesystem");
+      expect(error.message).toContain(JSON.stringify(path));
+      expect(error.message).toContain(`changed while it was read, expected ${size} bytes`);
+      expect(openDescriptors()).toBe(descriptors);
+    },
+  );
 
   test("who stops early leaves no open file behind", async () => {
     const path = fresh();

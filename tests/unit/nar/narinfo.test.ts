@@ -58,7 +58,8 @@ describe("narinfo", () => {
   });
 
   test("only what is required: the rest has its default or is absent", () => {
-    expect(parseNarInfo(REQUIRED)).toEqual({
+    // Strictly: a field that is absent must not be there as undefined.
+    expect(parseNarInfo(REQUIRED)).toStrictEqual({
       storePath: `/nix/store/${A}-a`,
       url: "nar/x",
       compression: "bzip2",
