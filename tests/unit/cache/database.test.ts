@@ -1,0 +1,123 @@
+import { afterEach, beforeEach, expect, test } from "bun:test";
+import { existsSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { IndexDatabase } from "../../../src/cache/database.ts";
+import type { EntryLine } from "../../../src/cache/entry.ts";
+import { digestOf } from "../../../src/oci/digest.ts";
+import { storeHash, testEntry } from "../../support/protocol.ts";
+
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "nixcache-test-"));
+});
+afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+const noWait = async () => {
+  throw new Error("nobody else writes");
+};
+
+async function addLayer(database: IndexDatabase, name: string, lines: readonly EntryLine[]): Promise<number> {
+  return database.update(async (change) => {
+    const id = change.addLayer(digestOf(name), 1);
+    for (const line of lines) change.addEntry(id, line);
+    return id;
+  }, noWait);
+}
+
+test("an update that fails leaves the view as it was", async () => {
+  using database = IndexDatabase.open(join(folder, "a", "index.sqlite"));
+  await addLayer(database, "one", [testEntry("a").line]);
+  const failing = database.update(async (change) => {
+    change.addEntry(change.addLayer(digestOf("two"), 1), testEntry("b").line);
+    throw new Error("lost the registry");
+  }, noWait);
+  await expect(failing).rejects.toThrow("lost the registry");
+  expect(database.view.narinfo(storeHash("a"))).toBeDefined();
+  expect(database.view.narinfo(storeHash("b"))).toBeUndefined();
+});
+
+test("look-ups go on during an update, and see it whole or not at all", async () => {
+  using database = IndexDatabase.open(join(folder, "index.sqlite"));
+  await database.update(async (change) => {
+    const id = change.addLayer(digestOf("one"), 1);
+    change.addEntry(id, testEntry("a").line);
+    expect(database.view.narinfo(storeHash("a"))).toBeUndefined();
+  }, noWait);
+  expect(database.view.narinfo(storeHash("a"))).toBeDefined();
+});
+
+test("a second writer waits its turn", async () => {
+  using database = IndexDatabase.open(join(folder, "index.sqlite"));
+  using other = IndexDatabase.open(join(folder, "index.sqlite"));
+  const order: string[] = [];
+  let waits = 0;
+  let second: Promise<void> = Promise.resolve();
+  await database.update(async () => {
+    const asked = Promise.withResolvers<void>();
+    second = other.update(
+      async () => {
+        order.push("second");
+      },
+      async () => {
+        waits++;
+        asked.resolve();
+        await new Promise((resolve) => setImmediate(resolve));
+      },
+    );
+    await asked.promise;
+    order.push("first");
+  }, noWait);
+  await second;
+  expect(order).toEqual(["first", "second"]);
+  expect(waits).toBeGreaterThan(0);
+});
+
+test("a snapshot stays the same whatever is written meanwhile", async () => {
+  using database = IndexDatabase.open(join(folder, "index.sqlite"));
+  const layer = await addLayer(database, "one", [testEntry("a").line]);
+  await database.snapshot(async (view) => {
+    expect(view.layers()).toHaveLength(1);
+    await database.update(async (change) => change.removeLayers([layer], 0), noWait);
+    expect([...view.linesAbove([layer], [])]).toEqual([testEntry("a").line]);
+  });
+  expect(database.view.layers()).toHaveLength(0);
+});
+
+test("of several lines for a path the one made last is shown, in whatever order they came", async () => {
+  const old = testEntry("a", { added: 1 }).line;
+  const sig = `k:${Buffer.alloc(64).toString("base64")}`;
+  const newer = testEntry("a", { added: 2, sigs: [sig] }).line;
+  for (const order of [
+    [old, newer],
+    [newer, old],
+  ]) {
+    using database = IndexDatabase.open(join(folder, `${order.indexOf(old)}.sqlite`));
+    for (const [i, line] of order.entries()) await addLayer(database, `layer ${i}`, [line]);
+    expect(database.view.narinfo(storeHash("a"))).toBe(newer.narinfo);
+    expect(database.view.line(storeHash("a"))).toEqual(newer);
+    expect(database.view.count()).toBe(1);
+  }
+});
+
+test("a file that is no database, or a damaged or older one, is thrown away", async () => {
+  const path = join(folder, "index.sqlite");
+  writeFileSync(path, "this is not SQLite, whatever its name says, and long enough to be read as a header".repeat(20));
+  {
+    using database = IndexDatabase.open(path);
+    expect(database.view.count()).toBe(0);
+    await addLayer(database, "one", Array.from({ length: 2000 }, (_, i) => testEntry(`p-${i}`).line));
+  }
+  truncateSync(path, 5000);
+  {
+    using database = IndexDatabase.open(path);
+    expect(database.view.count()).toBe(0);
+    await database.update(async () => {}, noWait);
+  }
+});
+
+test("a folder that cannot be made is an error that says what to set", () => {
+  writeFileSync(join(folder, "file"), "");
+  expect(() => IndexDatabase.open(join(folder, "file", "index.sqlite"))).toThrow(/cannot use the local index .*file/);
+  expect(existsSync(join(folder, "file", "index.sqlite"))).toBe(false);
+});

@@ -1,0 +1,46 @@
+import { expect, test } from "bun:test";
+import fc from "fast-check";
+import {
+  deadTag,
+  generationName,
+  generationTime,
+  holdTag,
+  isGenerationName,
+  parseTag,
+  ROOT_TAG,
+  segmentTag,
+} from "../../../src/cache/tags.ts";
+import { propertyParameters } from "../../support/seed.ts";
+
+const NAME = "20261123T175346Z-0123456789abcdef";
+
+test("a name says when, in UTC", () => {
+  const time = Date.UTC(2026, 10, 23, 17, 53, 46);
+  expect(generationName(time + 999, "0123456789abcdef")).toBe(NAME);
+  expect(generationTime(NAME)).toBe(time);
+});
+
+test("tags of ours are told from those of others", () => {
+  expect(parseTag(segmentTag(NAME))).toEqual({ kind: "segment", name: NAME });
+  expect(parseTag(deadTag(NAME))).toEqual({ kind: "dead", name: NAME });
+  expect(parseTag(holdTag(NAME, 12))).toEqual({ kind: "hold", name: NAME, number: 12 });
+  expect(parseTag(ROOT_TAG)).toEqual({ kind: "root" });
+  for (const other of ["latest", "cache-index", `seg-${NAME}-1`, `hold-${NAME}`, "seg-", `x-seg-${NAME}`, ""]) {
+    expect(parseTag(other)).toBeUndefined();
+  }
+});
+
+test("names sort by time, and every tag is one that registries take", () => {
+  const time = fc.integer({ min: 0, max: Date.UTC(9999, 11, 31) });
+  const id = fc.stringMatching(/^[0-9a-f]{16}$/);
+  fc.assert(
+    fc.property(time, time, id, (a, b, id) => {
+      const [one, two] = [generationName(a, id), generationName(b, id)];
+      expect(isGenerationName(one)).toBe(true);
+      expect(generationTime(one)).toBe(Math.floor(a / 1000) * 1000);
+      if (Math.floor(a / 1000) < Math.floor(b / 1000)) expect(one < two).toBe(true);
+      expect(holdTag(one, 999)).toMatch(/^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/);
+    }),
+    propertyParameters(),
+  );
+});

@@ -1,0 +1,174 @@
+import { describe, expect, test } from "bun:test";
+import { MAX_BLOBS } from "../../../src/cache/manifests.ts";
+import type { Digest } from "../../../src/oci/digest.ts";
+import { decodeManifest } from "../../../src/oci/manifest.ts";
+import { GenerationWriter } from "../../../src/protocol/generation.ts";
+import { refresh } from "../../../src/protocol/refresh.ts";
+import { isStrict } from "../../../src/protocol/strictness.ts";
+import { MemoryStore } from "../../support/memory-store.ts";
+import { commitNames, party, type TestParty, testEntry, testRecord, viewOf } from "../../support/protocol.ts";
+
+function names(count: number): string[] {
+  return Array.from({ length: count }, (_, i) => `path-${i}`);
+}
+
+function layersOf(store: MemoryStore, tag: string): Digest[] {
+  const manifest = store.manifests.get(store.tags.get(tag) as Digest);
+  return decodeManifest(manifest?.bytes as Uint8Array, tag).layers.map(({ digest }) => digest);
+}
+
+/** Uploads and reports entries; answers how to commit them. */
+async function upload(context: TestParty, entryNames: readonly string[]) {
+  const writer = new GenerationWriter(context, {});
+  const entries = entryNames.map((name) => testEntry(name));
+  for (const { blob } of entries) {
+    await context.store.writeBlob(blob);
+    await writer.uploaded(blob);
+  }
+  const lines = entries.map(({ line }) => line);
+  const blobs = entries.map(({ blob }) => blob);
+  return { blobs, commit: () => writer.commit(testRecord(lines, context.host), lines, blobs) };
+}
+
+describe("a generation", () => {
+  test("of few blobs is one manifest: the index layer, then the blobs", async () => {
+    const store = new MemoryStore();
+    using publisher = party(store);
+    await commitNames(publisher, ["a", "b"]);
+    const [segment, ...others] = [...store.tags.keys()];
+    expect(others).toEqual([]);
+    expect(layersOf(store, segment as string).slice(1).sort()).toEqual(
+      [testEntry("a").blob.digest, testEntry("b").blob.digest].sort(),
+    );
+  });
+
+  test("of many blobs has holds with its name, and every blob is in one of the manifests", async () => {
+    const store = new MemoryStore();
+    using publisher = party(store);
+    const { blobs, commit } = await upload(publisher, names(1000));
+    expect(store.tagsOf("hold-").length).toBe(2);
+    const result = await commit();
+    const name = "committed" in result ? result.committed : "";
+    expect(store.tagsOf("hold-").every((tag) => tag.startsWith(`hold-${name}-`))).toBe(true);
+    const named = new Set([...store.tags.keys()].flatMap((tag) => layersOf(store, tag)));
+    expect(blobs.every(({ digest }) => named.has(digest))).toBe(true);
+    for (const tag of store.tags.keys()) expect(layersOf(store, tag).length).toBeLessThanOrEqual(MAX_BLOBS + 1);
+    store.collect();
+    using reader = party(store);
+    await refresh(reader);
+    expect(viewOf(reader, names(1000))).toHaveLength(1000);
+  });
+
+  test("restating more blobs than a manifest takes puts the rest into holds", async () => {
+    const store = new MemoryStore();
+    using publisher = party(store);
+    const entries = names(900).map((name) => testEntry(name));
+    for (const { blob } of entries) store.blobs.set(blob.digest, blob.content);
+    const lines = entries.map(({ line }) => line);
+    const writer = new GenerationWriter(publisher, {});
+    const result = await writer.commit(testRecord(lines, publisher.host), lines, entries.map(({ blob }) => blob));
+    expect(result).toHaveProperty("committed");
+    store.collect();
+    for (const { blob } of entries) expect(store.blobs.has(blob.digest)).toBe(true);
+  });
+
+  test("blobs are held after 15 minutes, however few", async () => {
+    const store = new MemoryStore();
+    using publisher = party(store);
+    const writer = new GenerationWriter(publisher, {});
+    for (const name of ["a", "b"]) {
+      const { blob } = testEntry(name);
+      await store.writeBlob(blob);
+      await writer.uploaded(blob);
+      publisher.host.time += 16 * 60_000;
+    }
+    expect(store.tagsOf("hold-")).toHaveLength(1);
+    store.collect();
+    expect(store.blobs.has(testEntry("a").blob.digest)).toBe(true);
+  });
+
+  test("holds older than a day are written again under a new name", async () => {
+    const store = new MemoryStore();
+    using publisher = party(store);
+    const { blobs, commit } = await upload(publisher, names(500));
+    const [old] = store.tagsOf("hold-");
+    publisher.host.time += 25 * 3_600_000;
+    const result = await commit();
+    const name = "committed" in result ? result.committed : "";
+    expect(old?.startsWith(`hold-${name}-`)).toBe(false);
+    // gc removes the old hold: the generation does not need it.
+    await store.deleteManifest(store.tags.get(old as string) as Digest);
+    store.collect();
+    for (const { digest } of blobs) expect(store.blobs.has(digest)).toBe(true);
+  });
+
+  test("holds that vanish before the commit are noticed, and written again", async () => {
+    const store = new MemoryStore();
+    using publisher = party(store);
+    const { blobs, commit } = await upload(publisher, names(500));
+    const [hold] = store.tagsOf("hold-");
+    await store.deleteManifest(store.tags.get(hold as string) as Digest);
+    const result = await commit();
+    const name = "committed" in result ? result.committed : "";
+    expect(store.tagsOf("hold-").some((tag) => tag.startsWith(`hold-${name}-`))).toBe(true);
+    store.collect();
+    for (const { digest } of blobs) expect(store.blobs.has(digest)).toBe(true);
+  });
+
+  test("a blob that is gone at the commit is named, and nothing is committed", async () => {
+    for (const strict of [true, false]) {
+      const store = new MemoryStore();
+      store.strictness = "unknown";
+      store.refusesMissing = strict;
+      using publisher = party(store);
+      const { blobs, commit } = await upload(publisher, ["a", "b"]);
+      store.blobs.delete(blobs[1]?.digest as Digest);
+      expect(await commit()).toEqual({ missing: [blobs[1]?.digest as Digest] });
+      expect(store.tagsOf("seg-")).toEqual([]);
+      await store.writeBlob(blobs[1] as never);
+      expect(await commit()).toHaveProperty("committed");
+    }
+  });
+
+  test("R6: on a lax registry holds name everything, the index layer too, before the commit", async () => {
+    const store = new MemoryStore();
+    store.strictness = "unknown";
+    store.refusesMissing = false;
+    using publisher = party(store);
+    const { blobs, commit } = await upload(publisher, ["a", "b"]);
+    expect(await isStrict(publisher)).toBe(false);
+    await commit();
+    const [segment] = store.tagsOf("seg-");
+    const [hold] = store.tagsOf("hold-");
+    const index = layersOf(store, segment as string)[0] as Digest;
+    expect(layersOf(store, hold as string)).toEqual([index, ...blobs.map(({ digest }) => digest)]);
+    const order = store.calls.filter((call) => /^(writeManifest (hold|seg)|statBlob)/.test(call));
+    const held = order.findIndex((call) => call.startsWith("writeManifest hold"));
+    const committed = order.findIndex((call) => call.startsWith("writeManifest seg"));
+    for (const { digest } of blobs) expect(order.slice(held, committed)).toContain(`statBlob ${digest}`);
+  });
+
+  test("the probe for laxness is asked once a cache and leaves no tag", async () => {
+    const store = new MemoryStore();
+    store.strictness = "unknown";
+    using publisher = party(store);
+    expect(await isStrict(publisher)).toBe(true);
+    const calls = store.calls.length;
+    expect(await isStrict(publisher)).toBe(true);
+    expect(store.calls.length).toBe(calls);
+    expect(store.tags.size).toBe(0);
+  });
+
+  test("a refusal for blobs that are all there is waited out", async () => {
+    const store = new MemoryStore();
+    using publisher = party(store);
+    const { commit } = await upload(publisher, ["a"]);
+    const write = store.writeManifest.bind(store);
+    let refusals = 2;
+    store.writeManifest = async (reference, mediaType, bytes) =>
+      reference.startsWith("seg-") && refusals-- > 0
+        ? { blobsMissing: true as const, digests: [] }
+        : write(reference, mediaType, bytes);
+    expect(await commit()).toHaveProperty("committed");
+  });
+});

@@ -1,0 +1,183 @@
+import { describe, expect, test } from "bun:test";
+import { deadTag, ROOT_TAG, segmentTag } from "../../../src/cache/tags.ts";
+import { decodeManifest } from "../../../src/oci/manifest.ts";
+import { fold } from "../../../src/protocol/fold.ts";
+import { refresh } from "../../../src/protocol/refresh.ts";
+import { MemoryStore } from "../../support/memory-store.ts";
+import { commitNames, party, storeHash, testEntry, viewOf } from "../../support/protocol.ts";
+
+const NAMES = ["a", "b", "c", "d", "e"];
+
+describe("refresh", () => {
+  test("reads what was committed, before any fold", async () => {
+    const store = new MemoryStore();
+    using publisher = party(store);
+    using reader = party(store);
+    await commitNames(publisher, ["a", "b"]);
+    expect(await refresh(reader)).toBe(true);
+    expect(viewOf(reader, NAMES)).toEqual(["a", "b"]);
+    expect(reader.database.view.narinfo(storeHash("a"))).toBe(testEntry("a").line.narinfo);
+  });
+
+  test("an empty cache is an empty view, and counts as read", async () => {
+    using reader = party(new MemoryStore());
+    expect(await refresh(reader)).toBe(false);
+    expect(reader.database.view.count()).toBe(0);
+    expect(reader.database.view.state().refreshedAt).toBe(reader.host.now());
+  });
+
+  test("an unchanged root costs one request, and the tags are listed after an hour", async () => {
+    const store = new MemoryStore();
+    using publisher = party(store);
+    using reader = party(store);
+    await commitNames(publisher, ["a"]);
+    await fold(publisher);
+    await refresh(reader);
+    store.calls.length = 0;
+    expect(await refresh(reader)).toBe(false);
+    expect(store.calls).toEqual([`readManifest ${ROOT_TAG}`]);
+    // A segment that nobody folded is found by the hourly list.
+    await commitNames(publisher, ["b"]);
+    await refresh(reader);
+    expect(viewOf(reader, NAMES)).toEqual(["a"]);
+    reader.host.time += 3_600_000;
+    await refresh(reader);
+    expect(viewOf(reader, NAMES)).toEqual(["a", "b"]);
+  });
+
+  test("a reader that has the layers below fetches only what is new", async () => {
+    const store = new MemoryStore();
+    using publisher = party(store);
+    using reader = party(store);
+    await commitNames(
+      publisher,
+      Array.from({ length: 200 }, (_, i) => `base-${i}`),
+    );
+    await fold(publisher);
+    await refresh(reader);
+    await commitNames(publisher, ["a"]);
+    await fold(publisher);
+    store.calls.length = 0;
+    await refresh(reader);
+    expect(store.calls.filter((call) => call.startsWith("readBlob"))).toHaveLength(1);
+    expect(viewOf(reader, NAMES)).toEqual(["a"]);
+    expect(reader.database.view.count()).toBe(201);
+  });
+
+  test("R7: a segment missing from a stale list stays while its exact tag is there", async () => {
+    const store = new MemoryStore();
+    using publisher = party(store);
+    using reader = party(store);
+    const name = await commitNames(publisher, ["a"]);
+    await refresh(reader);
+    store.hidden.add(segmentTag(name));
+    await refresh(reader, { list: true });
+    expect(viewOf(reader, NAMES)).toEqual(["a"]);
+    await store.deleteManifest(store.tags.get(segmentTag(name)) as never);
+    await refresh(reader, { list: true });
+    expect(viewOf(reader, NAMES)).toEqual([]);
+  });
+
+  test("R5: a layer counts only while all it and the layers below cover are alive", async () => {
+    const store = new MemoryStore();
+    using publisher = party(store);
+    const first = await commitNames(publisher, ["a", ...Array.from({ length: 50 }, (_, i) => `base-${i}`)]);
+    await fold(publisher);
+    await commitNames(publisher, ["a", "b"]);
+    await fold(publisher);
+    const root = store.manifests.get(store.tags.get(ROOT_TAG) as never);
+    expect(decodeManifest(root?.bytes as Uint8Array, "root").layers).toHaveLength(2);
+    const segment = store.manifests.get(store.tags.get(segmentTag(first)) as never);
+    await store.writeManifest(deadTag(first), "", segment?.bytes as Uint8Array);
+    for (const known of [true, false]) {
+      using fresh = party(store);
+      const reader = known ? publisher : fresh;
+      await refresh(reader, { list: true });
+      expect(viewOf(reader, [...NAMES, "base-1"])).toEqual(["a", "b"]);
+    }
+  });
+
+  test("a dead tag that was seen once counts for ever, also when a stale list hides it", async () => {
+    const store = new MemoryStore();
+    using publisher = party(store);
+    const name = await commitNames(publisher, ["a"]);
+    const segment = store.manifests.get(store.tags.get(segmentTag(name)) as never);
+    await store.writeManifest(deadTag(name), "", segment?.bytes as Uint8Array);
+    await refresh(publisher, { list: true });
+    store.hidden.add(deadTag(name));
+    await refresh(publisher, { list: true });
+    expect(viewOf(publisher, NAMES)).toEqual([]);
+  });
+
+  test("a root layer that is gone or damaged is a matter of time, not of truth", async () => {
+    for (const damage of ["gone", "other bytes", "not zstd"]) {
+      const store = new MemoryStore();
+      using publisher = party(store);
+      using reader = party(store);
+      await commitNames(publisher, ["a"]);
+      await fold(publisher);
+      const root = store.manifests.get(store.tags.get(ROOT_TAG) as never);
+      const layer = decodeManifest(root?.bytes as Uint8Array, "root").layers[0]?.digest as never;
+      if (damage === "gone") store.blobs.delete(layer);
+      else store.blobs.set(layer, new TextEncoder().encode("something else"));
+      await refresh(reader);
+      expect(viewOf(reader, NAMES)).toEqual(["a"]);
+      expect(reader.warnings.length).toBe(damage === "gone" ? 0 : 1);
+    }
+  });
+
+  test("a damaged segment is an error, and the view stays as it was", async () => {
+    const store = new MemoryStore();
+    using publisher = party(store);
+    using reader = party(store);
+    await commitNames(publisher, ["a"]);
+    await refresh(reader);
+    const name = await commitNames(publisher, ["b"]);
+    const segment = store.manifests.get(store.tags.get(segmentTag(name)) as never);
+    const layer = decodeManifest(segment?.bytes as Uint8Array, name).layers[0]?.digest as never;
+    store.blobs.set(layer, new TextEncoder().encode("something else"));
+    await expect(refresh(reader, { list: true })).rejects.toMatchObject({ code: "corrupt" });
+    expect(viewOf(reader, NAMES)).toEqual(["a"]);
+  });
+
+  test("defect 1: a failed read is an error, never an empty index", async () => {
+    for (const failing of ["listTags", "readManifest", "readBlob"]) {
+      const store = new MemoryStore();
+      using publisher = party(store);
+      using reader = party(store);
+      await commitNames(publisher, ["a"]);
+      await refresh(reader);
+      await commitNames(publisher, ["b"]);
+      store.before = (call) => {
+        if (call === failing) throw new Error("503");
+      };
+      await expect(refresh(reader, { list: true })).rejects.toThrow("503");
+      expect(viewOf(reader, NAMES)).toEqual(["a"]);
+    }
+  });
+
+  test("two processes on one index refresh one after the other", async () => {
+    const store = new MemoryStore();
+    using publisher = party(store);
+    using reader = party(store);
+    await commitNames(publisher, ["a"]);
+    const results = await Promise.all([refresh(reader, { list: true }), refresh(reader, { list: true })]);
+    expect(results.sort()).toEqual([false, true]);
+    expect(viewOf(reader, NAMES)).toEqual(["a"]);
+  });
+
+  test("the NAR of an entry that left the index is known for 35 days", async () => {
+    const store = new MemoryStore();
+    using publisher = party(store);
+    const name = await commitNames(publisher, ["a"]);
+    await refresh(publisher, { list: true });
+    const { file } = testEntry("a").line;
+    await store.deleteManifest(store.tags.get(segmentTag(name)) as never);
+    await refresh(publisher, { list: true });
+    expect(viewOf(publisher, NAMES)).toEqual([]);
+    expect(publisher.database.view.nar(file)?.parts).toHaveLength(1);
+    publisher.host.time += 36 * 86_400_000;
+    await refresh(publisher, { list: true });
+    expect(publisher.database.view.nar(file)).toBeUndefined();
+  });
+});
