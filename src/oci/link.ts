@@ -30,7 +30,13 @@ function endOfLink(header: string, from: number): number {
   return header.length;
 }
 
+/** Reads the parameters in order, so that one within the quotes of another is none. */
 function isNext(parameters: string): boolean {
-  const rel = /;\s*rel\s*=\s*(?:"([^"]*)"|([^\s;,"]+))/i.exec(parameters);
-  return (rel?.[1] ?? rel?.[2] ?? "").toLowerCase().split(/\s+/).includes("next");
+  const parameter = /;\s*([^\s=;"]+)\s*(?:=\s*(?:"((?:\\.|[^"\\])*)"|([^\s;,"]*)))?/g;
+  for (const [, name, quoted, bare] of parameters.matchAll(parameter)) {
+    // The first rel counts, further ones are to be ignored (RFC 8288, 3.3).
+    if (name?.toLowerCase() === "rel")
+      return (quoted ?? bare ?? "").toLowerCase().split(/\s+/).includes("next");
+  }
+  return false;
 }

@@ -119,7 +119,8 @@ function parseRegistry(text: string): RegistryReference {
     const hint = isHost
       ? `Write ${first || "HOST"}/NAME, such as ghcr.io/owner/repo/nix-cache.`
       : `Write OWNER/REPO for a cache on GHCR, HOST/NAME for another registry, or ./${rest} for a folder.`;
-    throw invalid(text, isHost ? "no repository name follows the host" : "it has no slash", hint);
+    const found = slash < 0 ? "it has no slash" : "nothing follows the slash";
+    throw invalid(text, isHost ? "no repository name follows the host" : found, hint);
   }
   if (!isHost) return parseGitHub(text, first, name);
 

@@ -30,7 +30,8 @@ export function newLine(path: PathInfo, file: NarFile, key: SecretKey | undefine
 export function restatedLine(line: EntryLine, key: SecretKey | undefined, now: number): EntryLine {
   const entry = entryOf(line);
   const info = signed(entry.info, key);
-  return info === entry.info ? line : encodeEntry({ ...entry, info, added: now });
+  // Later than the line that it replaces, whatever the clocks: the later one is shown.
+  return info === entry.info ? line : encodeEntry({ ...entry, info, added: Math.max(now, line.added + 1) });
 }
 
 /** Every blob that the lines name, each once. */

@@ -1,6 +1,7 @@
 /** Tests that need programs of other people. */
 import { describe } from "bun:test";
-import { hasNix } from "./nix.ts";
+import { type Lease, lease } from "./lease.ts";
+import { hasNix, type TestNix, withNix } from "./nix.ts";
 import { hasRegistry } from "./registry.ts";
 
 const PARTS = {
@@ -13,4 +14,9 @@ const PARTS = {
 export function describeWith(parts: readonly (keyof typeof PARTS)[], name: string, body: () => void): void {
   const missing = parts.some((part) => !PARTS[part]());
   describe.skipIf(missing && process.env.CI !== "true")(name, body);
+}
+
+/** A Nix of their own for the tests of a file. */
+export function openNix(): Promise<Lease<TestNix>> {
+  return lease<TestNix>(withNix);
 }

@@ -46,8 +46,13 @@ export interface TestParty extends ProtocolContext, Disposable {
   readonly warnings: string[];
 }
 
-/** A machine with its own local index. */
-export function party(store: Store, host = new TestHost()): TestParty {
+let parties = 0;
+
+/** A machine with its own local index, and unless one is given a clock a minute ahead of the one before. */
+export function party(
+  store: Store,
+  host = new TestHost(Date.UTC(2026, 0, 1, 0, ++parties), parties),
+): TestParty {
   const directory = mkdtempSync(join(tmpdir(), "nixcache-test-"));
   const database = IndexDatabase.open(join(directory, "index.sqlite"));
   const spool = new Spool(directory);
