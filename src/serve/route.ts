@@ -18,15 +18,15 @@ const NAR_FILE = /^[A-Za-z0-9][A-Za-z0-9._+=-]*$/;
 
 /** @param url absolute, or a bare path as a request without Host has it */
 export function route(method: string, url: string): Route {
-  const path = pathOf(url);
+  const { path, query } = split(url);
   if (path === undefined) return { kind: "not-found" };
   if (path === "_refresh") return method === "POST" ? { kind: "refresh" } : notAllowed("POST");
-  const found = readRoute(path);
+  const found = readRoute(path, query);
   if (found.kind === "not-found" || method === "GET" || method === "HEAD") return found;
   return notAllowed(READ);
 }
 
-function readRoute(path: string): Route {
+function readRoute(path: string, query: string): Route {
   if (path === "nix-cache-info") return { kind: "cache-info" };
   if (path === "public-key") return { kind: "public-key" };
   if (path === "_status") return { kind: "status" };
@@ -35,19 +35,22 @@ function readRoute(path: string): Route {
     return isStoreHash(storeHash) ? { kind: "narinfo", storeHash } : { kind: "not-found" };
   }
   const file = path.startsWith("nar/") ? path.slice("nar/".length) : "";
-  return NAR_FILE.test(file) ? { kind: "nar", file, path } : { kind: "not-found" };
+  // Some upstreams name the store path in the query.
+  return NAR_FILE.test(file) ? { kind: "nar", file, path: path + query } : { kind: "not-found" };
 }
 
-/** The path without its leading slash, percent escapes decoded once; undefined for a malformed one. */
-function pathOf(url: string): string | undefined {
+/** The path without its leading slash, escapes decoded once, undefined for malformed ones; the query as it is. */
+function split(url: string): { path: string | undefined; query: string } {
   const start = url.startsWith("/") ? 0 : url.indexOf("/", url.indexOf("://") + 3);
-  const query = url.indexOf("?", start);
-  const raw = url.slice(start + 1, query === -1 ? undefined : query);
-  if (!raw.includes("%")) return raw;
+  const mark = url.indexOf("?", start);
+  const end = mark === -1 ? url.length : mark;
+  const raw = url.slice(start + 1, end);
+  const query = url.slice(end);
+  if (!raw.includes("%")) return { path: raw, query };
   try {
-    return decodeURIComponent(raw);
+    return { path: decodeURIComponent(raw), query };
   } catch {
-    return undefined;
+    return { path: undefined, query };
   }
 }
 

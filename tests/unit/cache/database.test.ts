@@ -102,11 +102,18 @@ test("of several lines for a path the one made last is shown, in whatever order 
 
 test("a file that is no database, or a damaged or older one, is thrown away", async () => {
   const path = join(folder, "index.sqlite");
-  writeFileSync(path, "this is not SQLite, whatever its name says, and long enough to be read as a header".repeat(20));
+  writeFileSync(
+    path,
+    "this is not SQLite, whatever its name says, and long enough to be read as a header".repeat(20),
+  );
   {
     using database = IndexDatabase.open(path);
     expect(database.view.count()).toBe(0);
-    await addLayer(database, "one", Array.from({ length: 2000 }, (_, i) => testEntry(`p-${i}`).line));
+    await addLayer(
+      database,
+      "one",
+      Array.from({ length: 2000 }, (_, i) => testEntry(`p-${i}`).line),
+    );
   }
   truncateSync(path, 5000);
   {
@@ -118,6 +125,8 @@ test("a file that is no database, or a damaged or older one, is thrown away", as
 
 test("a folder that cannot be made is an error that says what to set", () => {
   writeFileSync(join(folder, "file"), "");
-  expect(() => IndexDatabase.open(join(folder, "file", "index.sqlite"))).toThrow(/cannot use the local index .*file/);
+  expect(() => IndexDatabase.open(join(folder, "file", "index.sqlite"))).toThrow(
+    /cannot use the local index .*file/,
+  );
   expect(existsSync(join(folder, "file", "index.sqlite"))).toBe(false);
 });

@@ -19,7 +19,12 @@ describe("an index layer", () => {
   const headers: LayerHeader[] = [
     { kind: "segment", record: RECORD },
     { kind: "root", covers: [] },
-    { kind: "root", covers: [{ name: NAME, record: { ...RECORD, system: "x86_64-linux", revision: "abc", run: "https://x" } }] },
+    {
+      kind: "root",
+      covers: [
+        { name: NAME, record: { ...RECORD, system: "x86_64-linux", revision: "abc", run: "https://x" } },
+      ],
+    },
   ];
   for (const header of headers) {
     test(`of kind ${header.kind} comes back as it was written`, () => {
@@ -56,11 +61,23 @@ describe("an entry line", () => {
     ["no narinfo", good.replace('"narinfo"', '"narInfo"'), 'expected the text field "narinfo"'],
     ["a narinfo that is none", good.replace("StorePath: ", "StorePath "), "narinfo line 1|line 1"],
     ["no parts", good.replace(/"parts":\[.*\]\]/, '"parts":[]'), "1 to 65536 parts"],
-    ["parts of another kind", good.replace(/"parts":\[.*\]\]/, '"parts":[{"digest":1}]'), "expected [digest, size]"],
+    [
+      "parts of another kind",
+      good.replace(/"parts":\[.*\]\]/, '"parts":[{"digest":1}]'),
+      "expected [digest, size]",
+    ],
     ["a digest that is none", good.replace(/sha256:[0-9a-f]{64}/, "sha256:0"), "expected a digest"],
-    ["a part outside its blob", good.replace(/"parts":\[.*\]\]/, `"parts":[["${digest}",10,5,6]]`), "outside its blob"],
+    [
+      "a part outside its blob",
+      good.replace(/"parts":\[.*\]\]/, `"parts":[["${digest}",10,5,6]]`),
+      "outside its blob",
+    ],
     ["a negative size", good.replace(/"parts":\[.*\]\]/, `"parts":[["${digest}",-1]]`), "outside its blob"],
-    ["parts of another length than FileSize", good.replace(/"parts":\[.*\]\]/, `"parts":[["${digest}",1]]`), "the narinfo says"],
+    [
+      "parts of another length than FileSize",
+      good.replace(/"parts":\[.*\]\]/, `"parts":[["${digest}",1]]`),
+      "the narinfo says",
+    ],
     ["no time", good.replace(/"added":\d+/, '"added":"now"'), "expected seconds"],
     ["a URL elsewhere", good.replace("URL: nar/", "URL: ../"), "expected nar/<file>"],
     ["a URL below nar/", good.replace("URL: nar/", "URL: nar/x/"), "expected nar/<file>"],
@@ -73,7 +90,10 @@ describe("LineSplitter", () => {
   test("gives the same lines however the bytes are cut", () => {
     fc.assert(
       fc.property(
-        fc.array(fc.string({ unit: "grapheme" }).filter((text) => !text.includes("\n")), { maxLength: 8 }),
+        fc.array(
+          fc.string({ unit: "grapheme" }).filter((text) => !text.includes("\n")),
+          { maxLength: 8 },
+        ),
         fc.array(fc.nat(20), { minLength: 1 }),
         (lines, cuts) => {
           const bytes = Buffer.from(lines.map((line) => `${line}\n`).join(""));

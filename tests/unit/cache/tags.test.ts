@@ -25,7 +25,15 @@ test("tags of ours are told from those of others", () => {
   expect(parseTag(deadTag(NAME))).toEqual({ kind: "dead", name: NAME });
   expect(parseTag(holdTag(NAME, 12))).toEqual({ kind: "hold", name: NAME, number: 12 });
   expect(parseTag(ROOT_TAG)).toEqual({ kind: "root" });
-  for (const other of ["latest", "cache-index", `seg-${NAME}-1`, `hold-${NAME}`, "seg-", `x-seg-${NAME}`, ""]) {
+  for (const other of [
+    "latest",
+    "cache-index",
+    `seg-${NAME}-1`,
+    `hold-${NAME}`,
+    "seg-",
+    `x-seg-${NAME}`,
+    "",
+  ]) {
     expect(parseTag(other)).toBeUndefined();
   }
 });

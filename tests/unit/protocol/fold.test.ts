@@ -1,10 +1,10 @@
 import { describe, expect, test } from "bun:test";
 import { ROOT_TAG } from "../../../src/cache/tags.ts";
+import { NixcacheError } from "../../../src/errors.ts";
 import type { Digest } from "../../../src/oci/digest.ts";
 import { decodeManifest } from "../../../src/oci/manifest.ts";
 import { fold, foldOrWarn } from "../../../src/protocol/fold.ts";
 import { refresh } from "../../../src/protocol/refresh.ts";
-import { NixcacheError } from "../../../src/errors.ts";
 import { MemoryStore } from "../../support/memory-store.ts";
 import { commitNames, party, storeHash, testEntry, viewOf } from "../../support/protocol.ts";
 
@@ -61,7 +61,10 @@ describe("fold", () => {
     using publisher = party(store);
     await commitNames(publisher, ["a", ...Array.from({ length: 100 }, (_, i) => `base-${i}`)]);
     await fold(publisher);
-    const newer = testEntry("a", { added: 1_800_000_000, sigs: [`k:${Buffer.alloc(64).toString("base64")}`] });
+    const newer = testEntry("a", {
+      added: 1_800_000_000,
+      sigs: [`k:${Buffer.alloc(64).toString("base64")}`],
+    });
     const { GenerationWriter } = await import("../../../src/protocol/generation.ts");
     const { testRecord } = await import("../../support/protocol.ts");
     const writer = new GenerationWriter(publisher, {});
@@ -131,7 +134,8 @@ describe("fold", () => {
     using publisher = party(store);
     await commitNames(publisher, ["a"]);
     store.before = (call, subject) => {
-      if (call === "writeManifest" && subject === ROOT_TAG) throw new NixcacheError("denied", "immutable tag");
+      if (call === "writeManifest" && subject === ROOT_TAG)
+        throw new NixcacheError("denied", "immutable tag");
     };
     await foldOrWarn(publisher);
     expect(publisher.warnings).toHaveLength(1);

@@ -37,9 +37,11 @@ describe("a generation", () => {
     await commitNames(publisher, ["a", "b"]);
     const [segment, ...others] = [...store.tags.keys()];
     expect(others).toEqual([]);
-    expect(layersOf(store, segment as string).slice(1).sort()).toEqual(
-      [testEntry("a").blob.digest, testEntry("b").blob.digest].sort(),
-    );
+    expect(
+      layersOf(store, segment as string)
+        .slice(1)
+        .sort(),
+    ).toEqual([testEntry("a").blob.digest, testEntry("b").blob.digest].sort());
   });
 
   test("of many blobs has holds with its name, and every blob is in one of the manifests", async () => {
@@ -52,7 +54,8 @@ describe("a generation", () => {
     expect(store.tagsOf("hold-").every((tag) => tag.startsWith(`hold-${name}-`))).toBe(true);
     const named = new Set([...store.tags.keys()].flatMap((tag) => layersOf(store, tag)));
     expect(blobs.every(({ digest }) => named.has(digest))).toBe(true);
-    for (const tag of store.tags.keys()) expect(layersOf(store, tag).length).toBeLessThanOrEqual(MAX_BLOBS + 1);
+    for (const tag of store.tags.keys())
+      expect(layersOf(store, tag).length).toBeLessThanOrEqual(MAX_BLOBS + 1);
     store.collect();
     using reader = party(store);
     await refresh(reader);
@@ -66,7 +69,11 @@ describe("a generation", () => {
     for (const { blob } of entries) store.blobs.set(blob.digest, blob.content);
     const lines = entries.map(({ line }) => line);
     const writer = new GenerationWriter(publisher, {});
-    const result = await writer.commit(testRecord(lines, publisher.host), lines, entries.map(({ blob }) => blob));
+    const result = await writer.commit(
+      testRecord(lines, publisher.host),
+      lines,
+      entries.map(({ blob }) => blob),
+    );
     expect(result).toHaveProperty("committed");
     store.collect();
     for (const { blob } of entries) expect(store.blobs.has(blob.digest)).toBe(true);

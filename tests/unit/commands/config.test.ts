@@ -1,0 +1,115 @@
+import { describe, expect, test } from "bun:test";
+import {
+  byteSize,
+  cacheReference,
+  githubToken,
+  indexFile,
+  indexTtlMs,
+  listenAddress,
+  publishOrigin,
+  signingKeySource,
+  upstreamUrls,
+} from "../../../src/config.ts";
+import { formatReference } from "../../../src/oci/reference.ts";
+
+const HOME = { HOME: "/home/u" };
+
+describe("the cache reference", () => {
+  test.each([
+    ["a flag", "o/r", { NIXCACHE_CACHE: "x/y" }, "ghcr.io/o/r/nix-cache"],
+    ["NIXCACHE_CACHE", undefined, { NIXCACHE_CACHE: "/srv/cache", NIXCACHE_REPO: "o/r" }, "/srv/cache"],
+    ["NIXCACHE_REPO", undefined, { NIXCACHE_REPO: "Owner/Repo" }, "ghcr.io/owner/repo/nix-cache"],
+    [
+      "NIXCACHE_REPO and NIXCACHE_REGISTRY",
+      undefined,
+      { NIXCACHE_REPO: "Owner/Repo", NIXCACHE_REGISTRY: "127.0.0.1:5000" },
+      "127.0.0.1:5000/owner/repo/nix-cache",
+    ],
+    [
+      "GitHub Actions",
+      undefined,
+      { GITHUB_ACTIONS: "true", GITHUB_REPOSITORY: "Owner/Repo" },
+      "ghcr.io/owner/repo/nix-cache",
+    ],
+    ["the data folder", undefined, { XDG_DATA_HOME: "/data" }, "/data/nixcache/cache"],
+    ["the home folder", undefined, { NIXCACHE_CACHE: "" }, "/home/u/.local/share/nixcache/cache"],
+  ])("comes from %s", (_, flag, env, expected) => {
+    expect(formatReference(cacheReference(flag, { ...HOME, ...env }))).toBe(expected);
+  });
+});
+
+test("each cache has an index file of its own, in the folder that is set", () => {
+  const one = cacheReference("/a", HOME);
+  const two = cacheReference("/b", HOME);
+  expect(indexFile(one, HOME)).not.toBe(indexFile(two, HOME));
+  const folder = (env: Record<string, string>) => indexFile(one, { ...HOME, ...env }).replace(/\/[^/]+$/, "");
+  expect(folder({})).toBe("/home/u/.cache/nixcache");
+  expect(folder({ XDG_CACHE_HOME: "/c" })).toBe("/c/nixcache");
+  expect(folder({ XDG_CACHE_HOME: "/c", CACHE_DIRECTORY: "/var/cache/a:/var/cache/b" })).toBe("/var/cache/a");
+  expect(folder({ CACHE_DIRECTORY: "/var/cache/a", NIXCACHE_INDEX_DIR: "/i" })).toBe("/i");
+});
+
+test.each([
+  [undefined, {}, ["https://cache.nixos.org"]],
+  [undefined, { NIXCACHE_UPSTREAM: "https://a  https://b" }, ["https://a", "https://b"]],
+  [undefined, { NIXCACHE_UPSTREAM: "" }, []],
+  [[""], { NIXCACHE_UPSTREAM: "https://a" }, []],
+  [["https://c"], { NIXCACHE_UPSTREAM: "https://a" }, ["https://c"]],
+])("upstreams of %j and %j", (flags, env, expected) => {
+  expect(upstreamUrls(flags, env)).toEqual(expected);
+});
+
+test("the signing key: the flag, the key itself, the file", () => {
+  const env = { NIX_SIGNING_KEY: "k:x", NIXCACHE_SIGNING_KEY_FILE: "/f" };
+  expect(signingKeySource("/flag", env)).toEqual({ file: "/flag" });
+  expect(signingKeySource(undefined, env)).toEqual({ text: "k:x", from: "NIX_SIGNING_KEY" });
+  expect(signingKeySource(undefined, { ...env, NIX_SIGNING_KEY: "" })).toEqual({ file: "/f" });
+  expect(signingKeySource(undefined, {})).toBeUndefined();
+});
+
+test("where to listen", () => {
+  expect(listenAddress({}, {})).toEqual({ hostname: "127.0.0.1", port: 37515 });
+  expect(listenAddress({}, { NIXCACHE_PORT: "0", NIXCACHE_LISTEN: "::1" })).toEqual({
+    hostname: "::1",
+    port: 0,
+  });
+  expect(listenAddress({ port: "8080" }, { NIXCACHE_PORT: "0" }).port).toBe(8080);
+  for (const port of ["65536", "-1", "http", "1e3", "8080 "]) {
+    expect(() => listenAddress({ port }, {})).toThrow(`--port: got "${port}"`);
+  }
+});
+
+test("numbers and sizes", () => {
+  expect(indexTtlMs(undefined, { NIXCACHE_INDEX_TTL: "60" })).toBe(60_000);
+  expect(() => indexTtlMs("0", {})).toThrow("from 1 to 86400");
+  expect(["1024", "1k", "16M", "16MiB", "1G"].map((size) => byteSize("--part-size", size, 0, 1))).toEqual([
+    1024,
+    1024,
+    16 << 20,
+    16 << 20,
+    1 << 30,
+  ]);
+  expect(byteSize("--part-size", undefined, 7, 1)).toBe(7);
+  for (const size of ["", "M", "1.5G", "-1", "1X", "0"]) {
+    expect(() => byteSize("--part-size", size, 0, 1)).toThrow("expected a size");
+  }
+});
+
+test("tokens and origin from GitHub", () => {
+  expect(githubToken({ GITHUB_TOKEN: "a", GH_TOKEN: "b" })).toBe("a");
+  expect(githubToken({ GITHUB_TOKEN: "", GH_TOKEN: "b" })).toBe("b");
+  expect(publishOrigin({})).toEqual({ source: "paths" });
+  expect(
+    publishOrigin({
+      GITHUB_ACTIONS: "true",
+      GITHUB_REPOSITORY: "o/r",
+      GITHUB_SHA: "abc",
+      GITHUB_RUN_ID: "7",
+    }),
+  ).toEqual({
+    source: "paths",
+    repository: "https://github.com/o/r",
+    revision: "abc",
+    run: "https://github.com/o/r/actions/runs/7",
+  });
+});

@@ -1,0 +1,260 @@
+import { describe, expect, test } from "bun:test";
+import { encodeEntry } from "../../../src/cache/entry.ts";
+import { NixcacheError } from "../../../src/errors.ts";
+import { encodeBase32 } from "../../../src/nar/base32.ts";
+import { digestOf } from "../../../src/oci/digest.ts";
+import { GenerationWriter } from "../../../src/protocol/generation.ts";
+import { serveCache } from "../../../src/serve/cache.ts";
+import { createHandler } from "../../../src/serve/handler.ts";
+import { BUFFERED_BYTES } from "../../../src/serve/nar.ts";
+import type { Upstream } from "../../../src/upstream/client.ts";
+import { MemoryStore } from "../../support/memory-store.ts";
+import {
+  commitNames,
+  party,
+  storeHash,
+  type TestParty,
+  testEntry,
+  testRecord,
+} from "../../support/protocol.ts";
+import { noise } from "../../support/publish.ts";
+
+function serverOf(machine: TestParty, upstreams: readonly Upstream[] = []) {
+  const errors: string[] = [];
+  const cache = serveCache(machine, (message) => errors.push(message));
+  const handler = createHandler({
+    cache,
+    upstreams,
+    status: () => ({ entries: cache.view.count() }),
+    onError: (m) => errors.push(m),
+  });
+  const ask = async (path: string, method = "GET") =>
+    handler(new Request(`http://127.0.0.1${path}`, { method }));
+  return { cache, ask, errors };
+}
+
+function upstreamWith(answers: Record<string, string>): Upstream {
+  const find = (path: string) =>
+    path in answers ? new Response(answers[path], { headers: { "content-type": "x/y" } }) : undefined;
+  return {
+    url: "https://upstream",
+    narinfo: async (hash) => answers[`${hash}.narinfo`],
+    request: async (path) => find(path),
+  };
+}
+
+const deadUpstream: Upstream = {
+  url: "https://dead",
+  narinfo: async () => {
+    throw new NixcacheError("unreachable", "no route to host");
+  },
+  request: async () => {
+    throw new NixcacheError("unreachable", "no route to host");
+  },
+};
+
+/** Commits one entry whose compressed NAR is `size` bytes in two parts. */
+async function commitLarge(machine: TestParty, size: number) {
+  const content = noise("large", size);
+  const cut = Math.floor(size / 2);
+  const pieces = [content.slice(0, cut), content.slice(cut)];
+  const blobs = pieces.map((piece) => ({ digest: digestOf(piece), size: piece.length, content: piece }));
+  for (const blob of blobs) await machine.store.writeBlob(blob);
+  const fileHash = encodeBase32(new Bun.CryptoHasher("sha256").update(content).digest());
+  const line = encodeEntry({
+    info: {
+      storePath: `/nix/store/${storeHash("large")}-large`,
+      url: `nar/${fileHash}.nar.zst`,
+      compression: "zstd",
+      fileHash: `sha256:${fileHash}`,
+      fileSize: size,
+      narHash: `sha256:${fileHash}`,
+      narSize: size,
+      references: [],
+      sigs: [],
+    },
+    parts: blobs.map((blob) => ({ blob: blob.digest, size: blob.size, offset: 0, length: blob.size })),
+    added: 1,
+  });
+  await new GenerationWriter(machine, {}).commit(testRecord([line], machine.host), [line], blobs);
+  return { content, blobs, path: `/nar/${line.file}` };
+}
+
+describe("the handler", () => {
+  test("answers 503 for nix-cache-info until an index was loaded, so that Nix skips it", async () => {
+    const store = new MemoryStore();
+    using machine = party(store);
+    store.before = () => {
+      throw new NixcacheError("unreachable", "down");
+    };
+    const { cache, ask } = serverOf(machine);
+    await expect(cache.refresh()).rejects.toThrow("down");
+    expect((await ask("/nix-cache-info")).status).toBe(503);
+    expect((await ask(`/${storeHash("a")}.narinfo`)).status).toBe(404);
+    store.before = () => {};
+    await cache.refresh();
+    const info = await ask("/nix-cache-info");
+    expect(info.status).toBe(200);
+    expect(await info.text()).toBe("StoreDir: /nix/store\nWantMassQuery: 1\nPriority: 30\n");
+  });
+
+  test("serves a narinfo and its NAR, by GET and HEAD", async () => {
+    const store = new MemoryStore();
+    using machine = party(store);
+    await commitNames(machine, ["a"], { keys: ["k:AAAA"] });
+    const { cache, ask } = serverOf(machine);
+    await cache.refresh();
+    const narinfo = await ask(`/${storeHash("a")}.narinfo`);
+    expect(await narinfo.text()).toBe(testEntry("a").line.narinfo);
+    const path = `/nar/${testEntry("a").line.file}`;
+    expect(await (await ask(path)).bytes()).toEqual(testEntry("a").blob.content);
+    for (const [url, length] of [
+      [`/${storeHash("a")}.narinfo`, testEntry("a").line.narinfo.length],
+      [path, testEntry("a").blob.size],
+    ] as const) {
+      const head = await ask(url, "HEAD");
+      expect([head.status, head.headers.get("content-length"), await head.text()]).toEqual([
+        200,
+        String(length),
+        "",
+      ]);
+    }
+    expect(await (await ask("/public-key")).text()).toBe("k:AAAA\n");
+    expect(await (await ask("/_status")).json()).toEqual({ entries: 1 });
+    expect(store.calls.filter((call) => call.startsWith("readBlob")).length).toBeGreaterThan(0);
+  });
+
+  test("narinfo look-ups never touch the store", async () => {
+    const store = new MemoryStore();
+    using machine = party(store);
+    await commitNames(machine, ["a"]);
+    const { cache, ask } = serverOf(machine);
+    await cache.refresh();
+    store.calls.length = 0;
+    for (const name of ["a", "b"]) await ask(`/${storeHash(name)}.narinfo`);
+    await ask("/nix-cache-info");
+    expect(store.calls).toEqual([]);
+  });
+
+  test("a NAR in several parts streams in order", async () => {
+    const store = new MemoryStore();
+    using machine = party(store);
+    const { content, path } = await commitLarge(machine, BUFFERED_BYTES + 12_345);
+    const { cache, ask } = serverOf(machine);
+    await cache.refresh();
+    expect(await (await ask(path)).bytes()).toEqual(content);
+  });
+
+  test.each([1000, BUFFERED_BYTES + 12_345])(
+    "rule 5: wrong bytes of a NAR of %i bytes never end cleanly",
+    async (size) => {
+      for (const damaged of [0, 1]) {
+        const store = new MemoryStore();
+        using machine = party(store);
+        const { blobs, path } = await commitLarge(machine, size);
+        const { cache, ask, errors } = serverOf(machine);
+        await cache.refresh();
+        const blob = blobs[damaged] as (typeof blobs)[0];
+        const wrong = blob.content.slice();
+        wrong[wrong.length - 1] = (wrong[wrong.length - 1] as number) ^ 1;
+        store.blobs.set(blob.digest, wrong);
+        const response = await ask(path);
+        if (size <= BUFFERED_BYTES) {
+          expect(response.status).toBe(502);
+          expect(errors[0]).toContain(blob.digest);
+        } else {
+          await expect(response.bytes()).rejects.toThrow("SHA-256");
+        }
+      }
+    },
+  );
+
+  test("defect 9: a NAR that cannot be had is a 5xx, so that Nix asks the next substituter", async () => {
+    const store = new MemoryStore();
+    using machine = party(store);
+    const { path } = await commitLarge(machine, BUFFERED_BYTES + 1);
+    await commitNames(machine, ["a"]);
+    const { cache, ask } = serverOf(machine);
+    await cache.refresh();
+    for (const nar of [path, `/nar/${testEntry("a").line.file}`]) {
+      store.before = () => {
+        throw new NixcacheError("unreachable", "registry down");
+      };
+      expect((await ask(nar)).status).toBe(502);
+      store.before = () => {};
+      store.blobs.clear();
+      expect((await ask(nar)).status).toBe(502);
+    }
+  });
+
+  test("asks upstreams for what it has not, and passes their NARs through", async () => {
+    using machine = party(new MemoryStore());
+    const upstream = upstreamWith({
+      [`${storeHash("u")}.narinfo`]: "StorePath: u\n",
+      "nar/u.nar.xz": "bytes",
+      "nar/q.nar?hash=1": "q",
+    });
+    const { cache, ask, errors } = serverOf(machine, [deadUpstream, upstream]);
+    await cache.refresh();
+    expect(await (await ask(`/${storeHash("u")}.narinfo`)).text()).toBe("StorePath: u\n");
+    expect(await (await ask("/nar/u.nar.xz")).text()).toBe("bytes");
+    expect(await (await ask("/nar/q.nar?hash=1")).text()).toBe("q");
+    expect(errors.length).toBe(3);
+  });
+
+  test("with every upstream down a narinfo is 404 and a NAR is 5xx; one that says no is 404", async () => {
+    using machine = party(new MemoryStore());
+    const down = serverOf(machine, [deadUpstream]);
+    await down.cache.refresh();
+    expect((await down.ask(`/${storeHash("u")}.narinfo`)).status).toBe(404);
+    expect((await down.ask("/nar/u.nar.xz")).status).toBe(502);
+    const up = serverOf(machine, [upstreamWith({})]);
+    expect((await up.ask("/nar/u.nar.xz")).status).toBe(404);
+  });
+
+  test("defect 7: _refresh always asks, and answers after a refresh that began after the call", async () => {
+    const store = new MemoryStore();
+    using machine = party(store);
+    const { cache, ask } = serverOf(machine);
+    const started = Promise.withResolvers<void>();
+    const go = Promise.withResolvers<void>();
+    store.before = async (call) => {
+      if (call !== "listTags") return;
+      started.resolve();
+      await go.promise;
+    };
+    const running = cache.refresh();
+    await started.promise;
+    store.before = () => {};
+    using publisher = party(store);
+    await commitNames(publisher, ["a"]);
+    const asked = ask("/_refresh", "POST");
+    go.resolve();
+    await running;
+    expect((await asked).status).toBe(200);
+    expect((await ask(`/${storeHash("a")}.narinfo`)).status).toBe(200);
+  });
+
+  test("a refresh that fails says so, once, and the old index goes on", async () => {
+    const store = new MemoryStore();
+    using machine = party(store);
+    await commitNames(machine, ["a"]);
+    const { cache, ask, errors } = serverOf(machine);
+    await cache.refresh();
+    store.before = () => {
+      throw new NixcacheError("unreachable", "registry down");
+    };
+    for (let i = 0; i < 3; i++) expect((await ask("/_refresh", "POST")).status).toBe(502);
+    expect(errors).toEqual(["registry down"]);
+    expect(cache.lastError()).toBe("registry down");
+    expect((await ask(`/${storeHash("a")}.narinfo`)).status).toBe(200);
+    expect((await ask("/nix-cache-info")).status).toBe(200);
+  });
+
+  test("other methods are refused with what is allowed", async () => {
+    using machine = party(new MemoryStore());
+    const { ask } = serverOf(machine);
+    const response = await ask("/nix-cache-info", "PUT");
+    expect([response.status, response.headers.get("allow")]).toEqual([405, "GET, HEAD"]);
+  });
+});

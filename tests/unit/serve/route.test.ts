@@ -1,0 +1,46 @@
+import { expect, test } from "bun:test";
+import fc from "fast-check";
+import { route } from "../../../src/serve/route.ts";
+import { propertyParameters } from "../../support/seed.ts";
+
+const HASH = "0123456789abcdfghijklmnpqrsvwxyz";
+const nar = (file: string, query = "") => ({ kind: "nar", file, path: `nar/${file}${query}` }) as const;
+
+test.each([
+  ["GET", "/nix-cache-info", { kind: "cache-info" }],
+  ["HEAD", "/nix-cache-info?x=1", { kind: "cache-info" }],
+  ["GET", `/${HASH}.narinfo`, { kind: "narinfo", storeHash: HASH }],
+  ["GET", `/%30${HASH.slice(1)}.narinfo`, { kind: "narinfo", storeHash: HASH }],
+  ["GET", "/nar/abc.nar.zst", nar("abc.nar.zst")],
+  ["GET", "/nar/abc.nar?hash=x", nar("abc.nar", "?hash=x")],
+  ["GET", "/public-key", { kind: "public-key" }],
+  ["GET", "/_status", { kind: "status" }],
+  ["POST", "/_refresh", { kind: "refresh" }],
+  ["GET", "/_refresh", { kind: "method-not-allowed", allow: "POST" }],
+  ["PUT", "/nar/abc.nar.zst", { kind: "method-not-allowed", allow: "GET, HEAD" }],
+  ["DELETE", "/elsewhere", { kind: "not-found" }],
+  ["GET", "/", { kind: "not-found" }],
+  ["GET", "/debuginfo/abc", { kind: "not-found" }],
+  ["GET", "/short.narinfo", { kind: "not-found" }],
+  ["GET", `/${HASH.slice(1)}e.narinfo`, { kind: "not-found" }],
+  ["GET", "/nar/../secret", { kind: "not-found" }],
+  ["GET", "/nar/%2e%2e%2fsecret", { kind: "not-found" }],
+  ["GET", "/nar/..", { kind: "not-found" }],
+  ["GET", "/nar/a%00b", { kind: "not-found" }],
+  ["GET", "/%zz", { kind: "not-found" }],
+] as const)("%s %s", (method, path, expected) => {
+  expect(route(method, path) as unknown).toEqual(expected);
+  expect(route(method, `http://127.0.0.1:37515${path}`) as unknown).toEqual(expected);
+});
+
+test("any path has a route, and a NAR's file never leaves its folder", () => {
+  fc.assert(
+    fc.property(fc.constantFrom("GET", "HEAD", "POST"), fc.string({ unit: "binary" }), (method, text) => {
+      for (const path of [text, `/nar/${text}`, `http://h/nar/${text}`]) {
+        const found = route(method, path);
+        if (found.kind === "nar") expect(found.file).not.toMatch(/[/\\\0]|^\./);
+      }
+    }),
+    propertyParameters(),
+  );
+});
