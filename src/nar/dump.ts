@@ -67,7 +67,8 @@ interface Folder {
 }
 
 /**
- * The NAR of `path` in chunks of about 1 MiB. Each chunk belongs to the consumer. A symlink is not followed.
+ * The NAR of `path` in chunks of about 1 MiB. A chunk is valid until the next one is asked for: its memory is used
+ * again, since a NAR of GiB would otherwise leave as much to the garbage collector. A symlink is not followed.
  * @throws `filesystem`, naming the file, when it cannot be read, is a fifo, socket or device, or changes size
  * while it is read.
  */
@@ -140,7 +141,7 @@ export async function* dumpNar(
       chunk.put(folders.length > 0 ? CLOSE_NODE_AND_ENTRY : CLOSE);
     }
   }
-  yield chunk.takeLast();
+  yield chunk.bytes.subarray(0, chunk.used);
 }
 
 /** The chunk that is being filled. Whoever puts something in has made sure that there is room. */
@@ -170,17 +171,12 @@ class Chunk {
     this.used += count;
   }
 
+  /** What is in the chunk. From now on the next one is filled, in the same memory once it has its full size. */
   take(): Uint8Array {
     const taken = this.bytes.subarray(0, this.used);
-    this.bytes = Buffer.allocUnsafeSlow(CHUNK_SIZE);
+    if (this.bytes.length < CHUNK_SIZE) this.bytes = Buffer.allocUnsafeSlow(CHUNK_SIZE);
     this.used = 0;
     return taken;
-  }
-
-  /** A copy when most of the chunk is empty, so that whoever keeps a small NAR does not keep all of it. */
-  takeLast(): Uint8Array {
-    const taken = this.bytes.subarray(0, this.used);
-    return this.used * 2 < this.bytes.length ? Buffer.from(taken) : taken;
   }
 }
 

@@ -11,7 +11,7 @@ import { compressFrame } from "../zstd.ts";
 /** Bytes of a NAR that one frame holds: four times level 3's window, so cutting costs little. */
 export const FRAME_BYTES = 8 * 1024 * 1024;
 
-/** Dumps the NAR of a store path in chunks, which the receiver may keep. */
+/** Dumps the NAR of a store path in chunks, each valid until the next is asked for. */
 export type Dump = (path: PathInfo) => AsyncIterable<Uint8Array>;
 
 /** What is wrong with one store path; others are not concerned. */

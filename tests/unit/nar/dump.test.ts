@@ -32,7 +32,7 @@ const fresh = (): string => join(folder, `t${counter++}`);
 
 async function dump(path: string | Uint8Array, options?: DumpOptions): Promise<Uint8Array> {
   const chunks: Uint8Array[] = [];
-  for await (const chunk of dumpNar(path, options)) chunks.push(chunk);
+  for await (const chunk of dumpNar(path, options)) chunks.push(Buffer.from(chunk));
   return concat(...chunks);
 }
 
@@ -95,12 +95,12 @@ describe("dumpNar", () => {
     expect(Math.min(...sizes.slice(1, -1))).toBeGreaterThan(1000 * 1024);
   });
 
-  test("chunks belong to the consumer", async () => {
+  test("a large file takes the memory of one chunk, which is used again", async () => {
     const path = fresh();
-    writeFileSync(path, Buffer.alloc(3_000_000, 1));
-    const chunks: { chunk: Uint8Array; copy: Buffer }[] = [];
-    for await (const chunk of dumpNar(path)) chunks.push({ chunk, copy: Buffer.from(chunk) });
-    for (const { chunk, copy } of chunks) expect(Buffer.compare(chunk, copy)).toBe(0);
+    writeFileSync(path, Buffer.alloc(5_000_000, 1));
+    const memory = new Set<ArrayBufferLike>();
+    for await (const chunk of dumpNar(path)) memory.add(chunk.buffer);
+    expect(memory.size).toBeLessThanOrEqual(2);
   });
 
   test.each([

@@ -277,11 +277,14 @@ test("a real helper gets the host on stdin and nothing in its arguments", async 
   await chmod(helper, 0o755);
   const home = join(parent, "real");
   await Bun.write(join(home, ".docker/config.json"), JSON.stringify({ credsStore: "nixcachetest" }));
-  const path = process.env.PATH;
-  process.env.PATH = `${bin}:${path}`;
-  try {
-    expect(await findCredentials("r.example", { home })).toEqual({ username: "u-r.example", password: "s" });
-  } finally {
-    process.env.PATH = path;
-  }
+  const module = join(import.meta.dir, "../../../src/oci/credentials.ts");
+  const script = `const { findCredentials } = await import(${JSON.stringify(module)});
+    console.log(JSON.stringify(await findCredentials("r.example", { home: ${JSON.stringify(home)} })));`;
+  const child = Bun.spawn([process.execPath, "-e", script], {
+    env: { ...process.env, PATH: `${bin}:${process.env.PATH}` },
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "inherit",
+  });
+  expect(JSON.parse(await child.stdout.text())).toEqual({ username: "u-r.example", password: "s" });
 });

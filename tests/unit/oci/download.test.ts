@@ -5,63 +5,100 @@ import { digestOf } from "../../../src/oci/digest.ts";
 import { download, type Opened } from "../../../src/oci/download.ts";
 import { PATIENT } from "../../../src/oci/retry.ts";
 import { bytesOf, randomBytes } from "../../contract/oci/helpers.ts";
-import { type Fault, ranged, withDouble } from "../../support/registry-double.ts";
+import {
+  type Fault,
+  type RawAnswer,
+  type RawServer,
+  type RegistryDouble,
+  ranged,
+  startRaw,
+  withDouble,
+} from "../../support/registry-double.ts";
 import { openDouble, testNetwork } from "./network.ts";
 
 const BYTES = randomBytes(300_000);
 const DIGEST = digestOf(BYTES);
 
-/** Sends `count` bytes of what was asked for, then breaks the connection. */
-const breakAfter = (count: number) => (range: string | null) => {
-  let sent = false;
-  return new Response(
-    new ReadableStream({
-      async pull(controller) {
-        if (sent) throw new Error("a break on purpose");
-        sent = true;
-        const bytes = await ranged(BYTES, range).bytes();
-        controller.enqueue(bytes.slice(0, count));
-      },
-    }),
-    { status: range === null ? 200 : 206, headers: contentRangeOf(range) },
-  );
-};
-const contentRangeOf = (range: string | null): Record<string, string> => {
-  const value = ranged(BYTES, range).headers.get("content-range");
-  return value === null ? {} : { "content-range": value };
-};
+/** A proper answer to a Range, or without one, of which only `count` bytes are sent before the connection ends. */
+function brokenAfter(count: number, range: string | undefined): RawAnswer {
+  const [, first, last] = /^bytes=([0-9]+)-([0-9]*)$/.exec(range ?? "") ?? [];
+  const from = Number(first ?? 0);
+  const to = last ? Number(last) : BYTES.length - 1;
+  const head =
+    range === undefined
+      ? `HTTP/1.1 200 OK\ncontent-length: ${BYTES.length}`
+      : `HTTP/1.1 206 Partial Content\ncontent-length: ${to - from + 1}\ncontent-range: bytes ${from}-${to}/${BYTES.length}`;
+  return { head, body: BYTES.slice(from, Math.min(from + count, to + 1)), hangUp: true };
+}
 
-/** The first `times` reads of the storage are answered so. */
+/** A double with the blob, whose storage is a raw server. */
+async function withRaw(
+  answer: (range: string | undefined, count: number) => RawAnswer,
+  body: (double: RegistryDouble, raw: RawServer) => Promise<void>,
+): Promise<void> {
+  const raw = startRaw(answer);
+  try {
+    await withDouble(async (double) => {
+      double.blobs.set(DIGEST, BYTES);
+      const location = `http://${raw.host}/blob`;
+      double.faults.push(({ method, path, headers }) =>
+        method === "GET" &&
+        path.includes("/blobs/") &&
+        headers.has("authorization") &&
+        double.blobs.has(DIGEST)
+          ? new Response(null, { status: 307, headers: { location } })
+          : undefined,
+      );
+      await body(double, raw);
+    });
+  } finally {
+    raw.close();
+  }
+}
+
+/** The first `times` reads of the double's own storage are answered so. */
 const storageFault = (times: number, answer: (range: string | null) => Response): Fault => {
   let left = times;
   return ({ origin, headers }) =>
     origin === "storage" && left-- > 0 ? answer(headers.get("range")) : undefined;
 };
 
+/** Chunked, without a length. */
+const chunked = (bytes: Uint8Array, end: string): RawAnswer => ({
+  head: "HTTP/1.1 200 OK\ntransfer-encoding: chunked",
+  body: Buffer.concat([Buffer.from(`${bytes.length.toString(16)}\r\n`), bytes, Buffer.from(`\r\n${end}`)]),
+  hangUp: true,
+});
+
 describe("through a registry", () => {
   test("a whole blob goes on after breaks, each time from where it was", () =>
-    withDouble(async (double) => {
-      double.blobs.set(DIGEST, BYTES);
-      double.faults.push(storageFault(3, breakAfter(50_000)));
-      expect(await bytesOf(await openDouble(double).readBlob(DIGEST))).toEqual(BYTES);
-      const storage = double.requests.filter(({ origin }) => origin === "storage");
-      expect(storage.map(({ headers }) => headers.get("range"))).toEqual([
-        null,
-        "bytes=50000-299999",
-        "bytes=100000-299999",
-        "bytes=150000-299999",
-      ]);
-    }));
+    withRaw(
+      (range, count) => brokenAfter(count < 4 ? 50_000 : 300_000, range),
+      async (double, raw) => {
+        const network = testNetwork();
+        expect(await bytesOf(await openDouble(double, { network }).readBlob(DIGEST))).toEqual(BYTES);
+        expect(raw.ranges).toEqual([
+          undefined,
+          "bytes=50000-299999",
+          "bytes=100000-299999",
+          "bytes=150000-299999",
+        ]);
+        // The registry is asked for a new link each time: the old one may have expired.
+        expect(double.count("GET", /blobs/)).toBeGreaterThanOrEqual(4);
+      },
+    ));
 
   test("a range goes on after breaks", () =>
-    withDouble(async (double) => {
-      double.blobs.set(DIGEST, BYTES);
-      double.faults.push(storageFault(2, breakAfter(1000)));
-      const range = { offset: 1000, length: 100_000 };
-      expect(await bytesOf(await openDouble(double).readBlob(DIGEST, { range }))).toEqual(
-        BYTES.slice(1000, 101_000),
-      );
-    }));
+    withRaw(
+      (range, count) => brokenAfter(count < 3 ? 1000 : 300_000, range),
+      async (double, raw) => {
+        const range = { offset: 1000, length: 100_000 };
+        expect(await bytesOf(await openDouble(double).readBlob(DIGEST, { range }))).toEqual(
+          BYTES.slice(1000, 101_000),
+        );
+        expect(raw.ranges).toEqual(["bytes=1000-100999", "bytes=2000-100999", "bytes=3000-100999"]);
+      },
+    ));
 
   test("a server that ignores Range: bytes before are skipped, bytes after are cut", () =>
     withDouble(async (double) => {
@@ -86,96 +123,89 @@ describe("through a registry", () => {
     withDouble(async (double) => {
       double.blobs.set(DIGEST, BYTES);
       double.faults.push(storageFault(1, () => ranged(BYTES, "bytes=11-20")));
-      await expect(
-        openDouble(double).readBlob(DIGEST, { range: { offset: 10, length: 10 } }),
-      ).rejects.toMatchObject({ code: "protocol" });
+      const read = openDouble(double).readBlob(DIGEST, { range: { offset: 10, length: 10 } });
+      await expect(read).rejects.toMatchObject({ code: "protocol" });
     }));
 
-  test("a blob that is shorter than the registry says ends in an error", () =>
-    withDouble(async (double) => {
-      double.blobs.set(DIGEST, BYTES);
-      const short = () =>
-        new Response(new ReadableStream({ start: (c) => (c.enqueue(BYTES.slice(0, 100)), c.close()) }));
-      double.faults.push(storageFault(1, short));
-      double.faults.push(storageFault(100, () => new Response("", { status: 500 })));
-      const stream = await openDouble(double).readBlob(DIGEST);
-      await expect(bytesOf(stream)).rejects.toMatchObject({ code: "unreachable" });
-    }));
+  test("without a length, a body that ends well but early is found out by the registry's size", () =>
+    withRaw(
+      () => chunked(BYTES.slice(0, 100), "0\r\n\r\n"),
+      async (double) => {
+        const stream = await openDouble(double).readBlob(DIGEST);
+        await expect(bytesOf(stream)).rejects.toThrow("the body ended after 100 of 300000 bytes");
+      },
+    ));
 
-  test("a blob that is longer than the registry says is corrupt", () =>
-    withDouble(async (double) => {
-      double.blobs.set(DIGEST, BYTES.slice(0, 100));
-      const long = () =>
-        new Response(new ReadableStream({ start: (c) => (c.enqueue(BYTES.slice(0, 101)), c.close()) }));
-      double.faults.push(storageFault(1, long));
-      const stream = await openDouble(double).readBlob(DIGEST);
-      await expect(bytesOf(stream)).rejects.toMatchObject({ code: "corrupt" });
-    }));
+  test("without a length, a body that goes on is corrupt", () =>
+    withRaw(
+      () => chunked(Buffer.concat([BYTES, BYTES.slice(0, 1)]), "0\r\n\r\n"),
+      async (double) => {
+        const stream = await openDouble(double).readBlob(DIGEST);
+        await expect(bytesOf(stream)).rejects.toMatchObject({ code: "corrupt" });
+      },
+    ));
+
+  test("a storage that always breaks before a byte: an error, after as many tries as the policy has", () =>
+    withRaw(
+      (range) => brokenAfter(0, range),
+      async (double, raw) => {
+        const read = async () => bytesOf(await openDouble(double).readBlob(DIGEST));
+        await expect(read()).rejects.toMatchObject({ code: "unreachable" });
+        expect(raw.ranges.length).toBeLessThanOrEqual(PATIENT.attempts ** 2);
+      },
+    ));
 
   test("a blob that is deleted meanwhile ends in an error", () =>
-    withDouble(async (double) => {
-      double.blobs.set(DIGEST, BYTES);
-      double.faults.push(storageFault(1, breakAfter(10)));
-      const stream = await openDouble(double).readBlob(DIGEST);
-      double.blobs.delete(DIGEST);
-      await expect(bytesOf(stream)).rejects.toMatchObject({
-        code: "unreachable",
-        message: expect.stringContaining("deleted after 10"),
-      });
-    }));
+    withRaw(
+      (range) => brokenAfter(10, range),
+      async (double) => {
+        const stream = await openDouble(double).readBlob(DIGEST);
+        double.blobs.delete(DIGEST);
+        await expect(bytesOf(stream)).rejects.toThrow("the blob was deleted after 10 of 300000 bytes");
+      },
+    ));
 
   test("a reader who leaves ends the transfer", () =>
-    withDouble(async (double) => {
-      double.blobs.set(DIGEST, BYTES);
-      const left = Promise.withResolvers<void>();
-      double.faults.push(
-        storageFault(
-          1,
-          () =>
-            new Response(
-              new ReadableStream({
-                pull: (controller) => controller.enqueue(new Uint8Array(65_536)),
-                cancel: () => left.resolve(),
-              }),
-            ),
-        ),
-      );
-      const reader = (await openDouble(double).readBlob(DIGEST))?.getReader();
-      await reader?.read();
-      await reader?.cancel();
-      await left.promise;
-    }));
+    withRaw(
+      (range) => ({ ...brokenAfter(10, range), hangUp: false }),
+      async (double, raw) => {
+        const reader = (await openDouble(double).readBlob(DIGEST))?.getReader();
+        expect((await reader?.read())?.value?.length).toBe(10);
+        await reader?.cancel();
+        await raw.left;
+      },
+    ));
 
   test("an interrupt in the middle errors the stream", () =>
-    withDouble(async (double) => {
-      double.blobs.set(DIGEST, BYTES);
-      const endless = () =>
-        new Response(new ReadableStream({ start: (controller) => controller.enqueue(BYTES.slice(0, 10)) }));
-      double.faults.push(storageFault(1, endless));
-      const controller = new AbortController();
-      const stream = await openDouble(double).readBlob(DIGEST, { signal: controller.signal });
-      const reader = stream?.getReader();
-      expect((await reader?.read())?.value?.length).toBe(10);
-      const next = reader?.read();
-      controller.abort();
-      await expect(next as Promise<unknown>).rejects.toMatchObject({ code: "interrupted" });
-    }));
+    withRaw(
+      (range) => ({ ...brokenAfter(10, range), hangUp: false }),
+      async (double, raw) => {
+        const controller = new AbortController();
+        const stream = await openDouble(double).readBlob(DIGEST, { signal: controller.signal });
+        const reader = stream?.getReader();
+        expect((await reader?.read())?.value?.length).toBe(10);
+        const next = reader?.read();
+        controller.abort();
+        await expect(next as Promise<unknown>).rejects.toMatchObject({ code: "interrupted" });
+        await raw.left;
+      },
+    ));
 
   test("a transfer that stands still is cut, and goes on", () =>
-    withDouble(async (double) => {
-      double.blobs.set(DIGEST, BYTES);
-      const network = testNetwork();
-      const stalls = () =>
-        new Response(new ReadableStream({ start: (controller) => controller.enqueue(BYTES.slice(0, 10)) }));
-      double.faults.push(storageFault(1, stalls));
-      const stream = await openDouble(double, { network }).readBlob(DIGEST);
-      const reader = stream?.getReader();
-      expect((await reader?.read())?.value).toEqual(BYTES.slice(0, 10));
-      const next = reader?.read();
-      await network.fireTimer(PATIENT.stallTimeoutMs);
-      expect((await next)?.value?.[0]).toBe(BYTES[10] as number);
-      await reader?.cancel();
-    }));
+    withRaw(
+      (range, count) =>
+        count === 1 ? { ...brokenAfter(10, range), hangUp: false } : brokenAfter(300_000, range),
+      async (double, raw) => {
+        const network = testNetwork();
+        const reader = (await openDouble(double, { network }).readBlob(DIGEST))?.getReader();
+        expect((await reader?.read())?.value).toEqual(BYTES.slice(0, 10));
+        const next = reader?.read();
+        await network.fireTimer(PATIENT.stallTimeoutMs);
+        expect((await next)?.value?.[0]).toBe(BYTES[10] as number);
+        expect(raw.ranges).toEqual([undefined, "bytes=10-299999"]);
+        await reader?.cancel();
+      },
+    ));
 });
 
 describe("the stream", () => {

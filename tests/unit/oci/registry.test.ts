@@ -494,9 +494,9 @@ describe("tag lists", () => {
 
   test.each<[string, unknown, string[] | string]>([
     ["null for none", { tags: null }, []],
-    ["no field", { name: "x" }, []],
+    ["no field", { name: "x" }, "protocol"],
     ["names that are no tags", { tags: ["ok", "../x", 5, ""] }, ["ok"]],
-    ["a list", [], []],
+    ["a list", [], "protocol"],
     ["a text", { tags: "x" }, "protocol"],
     ["null", null, "protocol"],
   ])("with %s", (_, body, expected) =>
