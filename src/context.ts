@@ -6,8 +6,9 @@ import { cpus } from "node:os";
 import { IndexDatabase } from "./cache/database.ts";
 import { type Environment, githubToken, indexFile, spoolDirectory } from "./config.ts";
 import type { Host } from "./host.ts";
+import { findCredentials } from "./oci/credentials.ts";
 import { openStore } from "./oci/open.ts";
-import { type CacheReference, GHCR_HOST } from "./oci/reference.ts";
+import type { CacheReference } from "./oci/reference.ts";
 import { BRISK, PATIENT } from "./oci/retry.ts";
 import { Spool } from "./oci/spool.ts";
 import type { ProtocolContext } from "./protocol/context.ts";
@@ -67,7 +68,7 @@ export interface OpenCache extends Disposable {
 export function openCache(reference: CacheReference, access: "read" | "write", context: Context): OpenCache {
   const { env, host, signal, log } = context;
   const store = openStore(reference, {
-    credentials: registryCredentials(reference, env),
+    credentials: registryCredentials(reference, env, log),
     policy: access === "read" ? BRISK : PATIENT,
     host,
     signal,
@@ -90,8 +91,20 @@ export function openUpstreams(urls: readonly string[]): Upstream[] {
   return urls.map((url) => openUpstream(url, options));
 }
 
-function registryCredentials(reference: CacheReference, env: Environment) {
-  // GitHub's token is for GitHub's registry alone (rule 7).
-  const token = reference.kind === "registry" && reference.host === GHCR_HOST ? githubToken(env) : undefined;
-  return async () => (token ? { username: env.GITHUB_ACTOR || "token", password: token } : undefined);
+/** GitHub's token is for GitHub's registry alone (rule 7), and `findCredentials` keeps it so. */
+function registryCredentials(reference: CacheReference, env: Environment, log: Log) {
+  return async () => {
+    if (reference.kind !== "registry") return undefined;
+    const sources = {
+      githubToken: githubToken(env),
+      githubActor: env.GITHUB_ACTOR,
+      home: env.HOME,
+      dockerConfig: env.DOCKER_CONFIG,
+      xdgRuntimeDir: env.XDG_RUNTIME_DIR,
+      xdgConfigHome: env.XDG_CONFIG_HOME,
+      registryAuthFile: env.REGISTRY_AUTH_FILE,
+      warn: (message: string) => log.warn(message),
+    };
+    return findCredentials(reference.host, sources, reference.repository);
+  };
 }

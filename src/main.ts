@@ -7,7 +7,7 @@ import { keygen } from "./commands/keygen.ts";
 import { publish } from "./commands/publish.ts";
 import { serve } from "./commands/serve.ts";
 import { type Context, realHost, threadCount } from "./context.ts";
-import { EXIT_CODES, messageOf, NixcacheError } from "./errors.ts";
+import { EXIT_CODES, type ErrorCode, messageOf, NixcacheError } from "./errors.ts";
 import { createLog } from "./terminal/log.ts";
 import { COMMIT, VERSION } from "./version.ts";
 
@@ -52,6 +52,16 @@ const context: Context = {
   },
 };
 
+/** What to do next where the error itself does not say. */
+const HINTS: Partial<Record<ErrorCode, string>> = {
+  usage: "Run it with --help to see what it takes.",
+  "nix-store": "Check that Nix works here and that the path is in its store.",
+  key: "Make a key with: nixcache keygen NAME",
+  filesystem: "Name another place, or make this one a folder that can be written, with room in it.",
+  layout: "Name another folder, or a new one: nixcache makes it.",
+  corrupt: "Try again; when it stays, copy the cache from a mirror, or publish the same paths to a new one.",
+};
+
 /** citty colours its help for terminals, whoever reads it. */
 function printUsage(usage: string): void {
   context.print(process.stdout.isTTY && !env.NO_COLOR ? usage : Bun.stripANSI(usage));
@@ -82,7 +92,8 @@ async function run(raw: readonly string[]): Promise<void> {
 function report(error: unknown, verbose: boolean): void {
   if (error instanceof NixcacheError) {
     log.error(error.message);
-    if (error.hint) log.info(error.hint);
+    const hint = error.hint ?? HINTS[error.code];
+    if (hint) log.info(hint);
   } else {
     log.error(`a defect in nixcache: ${messageOf(error)}`);
     log.info("Run it again with --verbose and report what it prints.");

@@ -118,6 +118,7 @@ async function openSource(source: BlobSource): Promise<OpenedSource> {
   }
   const body = (): UploadBody => {
     let offset = 0;
+    let cancelled = false;
     let moved: (bytes: number) => void = () => {};
     const stream = new ReadableStream<Uint8Array>(
       {
@@ -130,10 +131,13 @@ async function openSource(source: BlobSource): Promise<OpenedSource> {
             const chunk = new Uint8Array(Math.min(CHUNK_BYTES, size - offset));
             const { bytesRead } = await handle.read(chunk, 0, chunk.length, offset);
             if (bytesRead === 0) throw wrongSize(digest, offset, size);
+            // The request broke meanwhile: that is no fault of the source, and nobody takes the bytes.
+            if (cancelled) return;
             offset += bytesRead;
             moved(bytesRead);
             controller.enqueue(bytesRead === chunk.length ? chunk : chunk.subarray(0, bytesRead));
           } catch (cause) {
+            if (cancelled) return;
             failure =
               cause instanceof NixcacheError
                 ? cause
@@ -144,6 +148,9 @@ async function openSource(source: BlobSource): Promise<OpenedSource> {
                   );
             controller.error(failure);
           }
+        },
+        cancel() {
+          cancelled = true;
         },
       },
       { highWaterMark: 0 },

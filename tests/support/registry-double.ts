@@ -265,6 +265,58 @@ export function startDouble(options: DoubleOptions = {}): RegistryDouble {
   };
 }
 
+export interface RawServer {
+  readonly host: string;
+  /** The Range header of each request. */
+  readonly ranges: (string | undefined)[];
+  /** Resolves when a connection has ended. */
+  readonly left: Promise<void>;
+  /** Ends the newest connection. */
+  hangUp(): void;
+  close(): void;
+}
+
+/** What a raw server does with a request: bytes to send as they are, and whether to hang up afterwards. */
+export interface RawAnswer {
+  readonly head: string;
+  readonly body: Uint8Array;
+  readonly hangUp: boolean;
+}
+
+/** A server that sends what no proper server would, such as a body that ends early. */
+export function startRaw(answer: (range: string | undefined, count: number) => RawAnswer): RawServer {
+  const ranges: (string | undefined)[] = [];
+  const left = Promise.withResolvers<void>();
+  let newest: { end(): void } | undefined;
+  const server = Bun.listen<undefined>({
+    hostname: "127.0.0.1",
+    port: 0,
+    socket: {
+      data(socket, data) {
+        newest = socket;
+        const range = /^range: *(.*)$/im.exec(data.toString("latin1"))?.[1]?.trim();
+        ranges.push(range);
+        const { head, body, hangUp } = answer(range, ranges.length);
+        socket.write(
+          Buffer.concat([Buffer.from(`${head.trim().replaceAll(/\n */g, "\r\n")}\r\n\r\n`), body]),
+        );
+        socket.flush();
+        if (hangUp) socket.end();
+      },
+      close() {
+        left.resolve();
+      },
+    },
+  });
+  return {
+    host: `127.0.0.1:${server.port}`,
+    ranges,
+    left: left.promise,
+    hangUp: () => newest?.end(),
+    close: () => server.stop(true),
+  };
+}
+
 /** An error as registries send it. */
 export function failure(
   status: number,
