@@ -7,6 +7,7 @@ import { type EntryLine, partsOf } from "./entry.ts";
 import type { Generation } from "./index-layer.ts";
 import type { Part } from "./part.ts";
 import type { PublishRecord } from "./record.ts";
+import type { GenerationId } from "./tags.ts";
 
 /** The order in which one of several lines for a store path is shown: a total order on content. */
 const SHOWN_FIRST = "added DESC, narinfo DESC, rest DESC";
@@ -98,13 +99,10 @@ export class IndexReader {
     return rows.map(({ name, record }) => ({ name, record: JSON.parse(record) as PublishRecord }));
   }
 
-  dead(): Set<string> {
-    return new Set(
-      this.#read
-        .query<{ name: string }, []>("SELECT name FROM dead")
-        .all()
-        .map((row) => row.name),
-    );
+  /** Ids of generations that are over. */
+  dead(): Set<GenerationId> {
+    const rows = this.#read.query<{ id: string }, []>("SELECT id FROM dead").all();
+    return new Set(rows.map(({ id }) => id));
   }
 
   state(): ViewState {

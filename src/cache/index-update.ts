@@ -7,6 +7,7 @@ import type { EntryLine } from "./entry.ts";
 import type { Generation } from "./index-layer.ts";
 import type { ViewState } from "./index-reader.ts";
 import { encodeRecord } from "./record.ts";
+import type { GenerationId } from "./tags.ts";
 
 /** Nix keeps a narinfo for 30 days, so the URLs in it must work for longer than that. */
 const FORMER_NAR_DAYS = 35;
@@ -69,9 +70,9 @@ export class IndexUpdate {
     this.#db.run("DELETE FROM former WHERE until < ?", [now]);
   }
 
-  addDead(names: Iterable<string>, now: number): void {
-    const insert = this.#db.query("INSERT OR IGNORE INTO dead (name, seen) VALUES (?, ?)");
-    for (const name of names) insert.run(name, now);
+  addDead(ids: Iterable<GenerationId>, now: number): void {
+    const insert = this.#db.query("INSERT OR IGNORE INTO dead (id, seen) VALUES (?, ?)");
+    for (const id of ids) insert.run(id, now);
     this.#db.run("DELETE FROM dead WHERE seen < ?", [now - DEAD_DAYS * DAY_MS]);
   }
 

@@ -3,7 +3,7 @@
  *
  *     seg-<UTC time>-<id>          a generation
  *     hold-<UTC time>-<id>-<n>     keeps blobs of the generation with that id from being collected
- *     dead-<UTC time>-<id>         the generation with that time and id is over, for good
+ *     dead-<UTC time>-<id>         the generation with that id is over, for good, since that time
  *     nixcache-index               the root
  *
  * `<UTC time>` is `YYYYMMDDThhmmssZ`, so that generations sort by time as text; `<id>` is 16 hexadecimal
@@ -15,6 +15,9 @@ export const ROOT_TAG = "nixcache-index";
 /** The time and id that a generation's tags share, such as `20261123T175346Z-0123456789abcdef`. */
 export type GenerationName = string;
 
+/** The second half of a name: 64 random bits, which alone tell generations apart. */
+export type GenerationId = string;
+
 const NAME = "\\d{8}T\\d{6}Z-[0-9a-f]{16}";
 const SEGMENT = new RegExp(`^seg-(${NAME})$`);
 const DEAD = new RegExp(`^dead-(${NAME})$`);
@@ -22,7 +25,7 @@ const HOLD = new RegExp(`^hold-(${NAME})-(\\d{1,9})$`);
 
 export type Tag =
   | { kind: "segment"; name: GenerationName }
-  | { kind: "dead"; name: GenerationName }
+  | { kind: "dead"; id: GenerationId; since: number }
   | { kind: "hold"; name: GenerationName; number: number }
   | { kind: "root" };
 
@@ -32,7 +35,7 @@ export function parseTag(tag: string): Tag | undefined {
   const segment = SEGMENT.exec(tag)?.[1];
   if (segment !== undefined) return { kind: "segment", name: segment };
   const dead = DEAD.exec(tag)?.[1];
-  if (dead !== undefined) return { kind: "dead", name: dead };
+  if (dead !== undefined) return { kind: "dead", id: generationId(dead), since: generationTime(dead) };
   const [, hold, number] = HOLD.exec(tag) ?? [];
   if (hold !== undefined) return { kind: "hold", name: hold, number: Number(number) };
   return undefined;
@@ -57,6 +60,12 @@ export function generationTime(name: GenerationName): number {
   return Date.UTC(Number(y), Number(mo) - 1, Number(d), Number(h), Number(mi), Number(s));
 }
 
+export function generationId(name: GenerationName): GenerationId {
+  return name.slice(name.indexOf("-") + 1);
+}
+
 export const segmentTag = (name: GenerationName): string => `seg-${name}`;
-export const deadTag = (name: GenerationName): string => `dead-${name}`;
+/** @param now when it ended, in milliseconds since 1970 */
+export const deadTag = (name: GenerationName, now: number): string =>
+  `dead-${generationName(now, generationId(name))}`;
 export const holdTag = (name: GenerationName, number: number): string => `hold-${name}-${number}`;

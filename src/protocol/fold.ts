@@ -5,7 +5,7 @@
 import type { IndexReader, LayerRow } from "../cache/index-reader.ts";
 import { type BlobReference, type ManifestNotes, rootManifest } from "../cache/manifests.ts";
 import { layersToKeep } from "../cache/stack.ts";
-import { parseTag, ROOT_TAG } from "../cache/tags.ts";
+import { generationId, parseTag, ROOT_TAG } from "../cache/tags.ts";
 import { mapConcurrently } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
 import { randomId } from "../host.ts";
@@ -118,9 +118,9 @@ async function isComplete(
 ): Promise<boolean> {
   const { store, signal } = context;
   const tags = (await store.listTags({ signal })).map(parseTag);
-  const over = new Set(tags.flatMap((tag) => (tag?.kind === "dead" ? [tag.name] : [])));
+  const over = new Set(tags.flatMap((tag) => (tag?.kind === "dead" ? [tag.id] : [])));
   const complete = tags.every(
-    (tag) => tag?.kind !== "segment" || over.has(tag.name) || covered.has(tag.name),
+    (tag) => tag?.kind !== "segment" || over.has(generationId(tag.name)) || covered.has(tag.name),
   );
   return complete && (await store.statManifest(ROOT_TAG, { signal })) === digest;
 }

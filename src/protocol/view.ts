@@ -5,7 +5,7 @@ import type { Generation } from "../cache/index-layer.ts";
 import type { LayerRow } from "../cache/index-reader.ts";
 import type { IndexUpdate } from "../cache/index-update.ts";
 import { type BlobReference, indexLayerOf } from "../cache/manifests.ts";
-import { type GenerationName, parseTag, segmentTag } from "../cache/tags.ts";
+import { type GenerationId, type GenerationName, generationId, parseTag, segmentTag } from "../cache/tags.ts";
 import { mapConcurrently } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
 import { decodeManifest } from "../oci/manifest.ts";
@@ -49,7 +49,7 @@ export async function rebuildView(
 
 /** Which generations are alive, as far as the list and exact questions tell. */
 class Liveness {
-  readonly dead: Set<GenerationName>;
+  readonly dead: Set<GenerationId>;
   readonly #context: ProtocolContext;
   readonly #alive = new Map<GenerationName, boolean>();
 
@@ -57,9 +57,9 @@ class Liveness {
     this.#context = context;
     const parsed = tags.map(parseTag);
     this.dead = context.database.view.dead();
-    for (const tag of parsed) if (tag?.kind === "dead") this.dead.add(tag.name);
+    for (const tag of parsed) if (tag?.kind === "dead") this.dead.add(tag.id);
     for (const tag of parsed) {
-      if (tag?.kind === "segment") this.#alive.set(tag.name, !this.dead.has(tag.name));
+      if (tag?.kind === "segment") this.#alive.set(tag.name, !this.#isDead(tag.name));
     }
   }
 
@@ -69,9 +69,13 @@ class Liveness {
     const { store, signal } = this.#context;
     await mapConcurrently(open, CONCURRENCY, async (name) => {
       const alive =
-        !this.dead.has(name) && (await store.statManifest(segmentTag(name), { signal })) !== undefined;
+        !this.#isDead(name) && (await store.statManifest(segmentTag(name), { signal })) !== undefined;
       this.#alive.set(name, alive);
     });
+  }
+
+  #isDead(name: GenerationName): boolean {
+    return this.dead.has(generationId(name));
   }
 
   isAlive(name: GenerationName): boolean {

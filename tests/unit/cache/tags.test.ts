@@ -22,7 +22,9 @@ test("a name says when, in UTC", () => {
 
 test("tags of ours are told from those of others", () => {
   expect(parseTag(segmentTag(NAME))).toEqual({ kind: "segment", name: NAME });
-  expect(parseTag(deadTag(NAME))).toEqual({ kind: "dead", name: NAME });
+  const since = Date.UTC(2026, 11, 1);
+  expect(deadTag(NAME, since)).toBe("dead-20261201T000000Z-0123456789abcdef");
+  expect(parseTag(deadTag(NAME, since))).toEqual({ kind: "dead", id: "0123456789abcdef", since });
   expect(parseTag(holdTag(NAME, 12))).toEqual({ kind: "hold", name: NAME, number: 12 });
   expect(parseTag(ROOT_TAG)).toEqual({ kind: "root" });
   for (const other of [
