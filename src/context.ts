@@ -37,6 +37,9 @@ export interface Context {
 /** Upstreams answer from a CDN: one that takes longer than this to begin holds up every build. */
 const UPSTREAM_TIMEOUT_MS = 5_000;
 
+/** Requests to the store that one step of the protocol has under way at once. */
+const CONCURRENCY = 8;
+
 export const realHost: Host = {
   now: () => Date.now(),
   random: () => Math.random(),
@@ -78,7 +81,15 @@ export function openCache(reference: CacheReference, access: "read" | "write", c
   const database = IndexDatabase.open(indexFile(reference, env));
   const spool = new Spool(spoolDirectory(env));
   return {
-    protocol: { store, database, spool, host, signal, warn: (message) => log.warn(message) },
+    protocol: {
+      store,
+      database,
+      spool,
+      host,
+      signal,
+      concurrency: CONCURRENCY,
+      warn: (message) => log.warn(message),
+    },
     [Symbol.dispose]() {
       spool[Symbol.dispose]();
       database.close();

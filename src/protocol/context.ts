@@ -10,9 +10,8 @@ export interface ProtocolContext {
   readonly spool: Spool;
   readonly host: Host;
   readonly signal?: AbortSignal | undefined;
+  /** Requests of one kind that a step has under way at once. */
+  readonly concurrency: number;
   /** Told what a person should know but what stops nothing. */
   readonly warn: (message: string) => void;
 }
-
-/** Requests of one kind that a step has under way at once. */
-export const CONCURRENCY = 8;

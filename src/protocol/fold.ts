@@ -5,7 +5,7 @@
 import type { IndexReader, LayerRow } from "../cache/index-reader.ts";
 import { type BlobReference, type ManifestNotes, rootManifest } from "../cache/manifests.ts";
 import { layersToKeep } from "../cache/stack.ts";
-import { generationId, parseTag, ROOT_TAG } from "../cache/tags.ts";
+import { type GenerationName, generationId, parseTag, ROOT_TAG } from "../cache/tags.ts";
 import { mapConcurrently } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
 import { randomId } from "../host.ts";
@@ -13,7 +13,7 @@ import type { Digest } from "../oci/digest.ts";
 import { MEDIA_TYPE_MANIFEST } from "../oci/manifest.ts";
 import { discardBlob, type Spool } from "../oci/spool.ts";
 import type { BlobSource } from "../oci/store.ts";
-import { CONCURRENCY, type ProtocolContext } from "./context.ts";
+import type { ProtocolContext } from "./context.ts";
 import { writeEmptyConfig } from "./empty-config.ts";
 import { makeLayer } from "./layer-blob.ts";
 import { refresh } from "./refresh.ts";
@@ -24,18 +24,26 @@ const ATTEMPTS = 5;
 /** Publishers that fold at the same moment draw apart by up to this long, in milliseconds. */
 const JITTER_MS = 1_000;
 
-/** Makes the root cover every live segment. Answers whether it does in the end. @throws when the store fails. */
-export async function fold(context: ProtocolContext): Promise<boolean> {
+/**
+ * Makes the root cover every live segment. Answers whether it does in the end.
+ * @param without generations that gc is about to end
+ * @throws when the store fails
+ */
+export async function fold(
+  context: ProtocolContext,
+  without: ReadonlySet<GenerationName> = new Set(),
+): Promise<boolean> {
   let mayKeepLayers = true;
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     if (attempt > 0) await context.host.sleep(context.host.random() * JITTER_MS, context.signal);
-    await refresh(context, { list: true });
+    await refresh(context, { list: true, without });
     const next = await context.database.snapshot((view) => nextRoot(view, context.spool, mayKeepLayers));
     if (next === undefined) return true;
     try {
       const digest = await writeRoot(context, next);
       if (digest === "layers gone") mayKeepLayers = false;
-      else if (digest !== "refused" && (await isComplete(context, digest, next.covered))) return true;
+      else if (digest !== "refused" && (await isComplete(context, digest, next.covered.union(without))))
+        return true;
     } finally {
       discardBlob(next.top);
     }
@@ -47,7 +55,7 @@ interface NextRoot {
   readonly below: readonly LayerRow[];
   readonly top: BlobSource;
   /** Names of all generations that the new stack covers. */
-  readonly covered: ReadonlySet<string>;
+  readonly covered: ReadonlySet<GenerationName>;
 }
 
 /** Undefined when there is nothing to fold. @param mayKeepLayers false makes the whole root anew. */
@@ -91,9 +99,9 @@ async function writeRoot(
   context: ProtocolContext,
   next: NextRoot,
 ): Promise<Digest | "layers gone" | "refused"> {
-  const { store, host, signal } = context;
+  const { store, host, concurrency, signal } = context;
   const layersAreGone = async () => {
-    const sizes = await mapConcurrently(next.below, CONCURRENCY, ({ digest }) =>
+    const sizes = await mapConcurrently(next.below, concurrency, ({ digest }) =>
       store.statBlob(digest, { signal }),
     );
     return sizes.includes(undefined);
@@ -114,7 +122,7 @@ async function writeRoot(
 async function isComplete(
   context: ProtocolContext,
   digest: string,
-  covered: ReadonlySet<string>,
+  covered: ReadonlySet<GenerationName>,
 ): Promise<boolean> {
   const { store, signal } = context;
   const tags = (await store.listTags({ signal })).map(parseTag);

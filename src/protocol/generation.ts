@@ -21,7 +21,7 @@ import { randomId } from "../host.ts";
 import type { Digest } from "../oci/digest.ts";
 import { MEDIA_TYPE_MANIFEST } from "../oci/manifest.ts";
 import { discardBlob } from "../oci/spool.ts";
-import { CONCURRENCY, type ProtocolContext } from "./context.ts";
+import type { ProtocolContext } from "./context.ts";
 import { writeEmptyConfig } from "./empty-config.ts";
 import { makeLayer } from "./layer-blob.ts";
 import { isStrict } from "./strictness.ts";
@@ -117,8 +117,8 @@ export class GenerationWriter {
     blobs: readonly BlobReference[],
     strict: boolean,
   ): Promise<CommitResult | "holds gone" | "refused"> {
-    const { store, host, signal } = this.#context;
-    if (this.#name !== undefined && host.now() - this.#namedAt >= HOLD_FOR_MS) this.#startAgain();
+    const { store, concurrency, signal } = this.#context;
+    if (this.#nameIsOld()) this.#startAgain();
 
     let open = blobs.filter(({ digest }) => !this.#held.has(digest));
     const toHold = strict ? open.slice(0, Math.max(0, open.length - MAX_BLOBS)) : [index, ...open];
@@ -130,12 +130,14 @@ export class GenerationWriter {
       const missing = await this.#absent([index, ...blobs]);
       if (missing.length > 0) return { missing };
     }
+    // Once more: writing the holds may have taken long, and gc trusts the time in the name.
+    if (this.#nameIsOld()) return "holds gone";
     open = open.filter(({ digest }) => !this.#held.has(digest));
     const name = this.#nameNow();
     const manifest = segmentManifest(index, open, this.#notes());
     const written = await store.writeManifest(segmentTag(name), MEDIA_TYPE_MANIFEST, manifest, { signal });
     if (typeof written !== "string") return this.#missing(written.digests, blobs);
-    const holds = await mapConcurrently(this.#holds, CONCURRENCY, (tag) =>
+    const holds = await mapConcurrently(this.#holds, concurrency, (tag) =>
       store.statManifest(tag, { signal }),
     );
     return holds.includes(undefined) ? "holds gone" : { committed: name };
@@ -159,6 +161,10 @@ export class GenerationWriter {
     this.#name = undefined;
     this.#holds = [];
     this.#held.clear();
+  }
+
+  #nameIsOld(): boolean {
+    return this.#name !== undefined && this.#context.host.now() - this.#namedAt >= HOLD_FOR_MS;
   }
 
   #nameNow(): GenerationName {
@@ -186,8 +192,8 @@ export class GenerationWriter {
   }
 
   async #absent(blobs: readonly BlobReference[]): Promise<Digest[]> {
-    const { store, signal } = this.#context;
-    const sizes = await mapConcurrently(blobs, CONCURRENCY, ({ digest }) =>
+    const { store, concurrency, signal } = this.#context;
+    const sizes = await mapConcurrently(blobs, concurrency, ({ digest }) =>
       store.statBlob(digest, { signal }),
     );
     return blobs.filter((_, i) => sizes[i] === undefined).map(({ digest }) => digest);

@@ -5,7 +5,7 @@
  * everything that they cover is alive; what they do not cover is read from the segments themselves.
  */
 import type { IndexUpdate } from "../cache/index-update.ts";
-import { ROOT_TAG } from "../cache/tags.ts";
+import { type GenerationName, ROOT_TAG } from "../cache/tags.ts";
 import { NixcacheError } from "../errors.ts";
 import type { Digest } from "../oci/digest.ts";
 import { decodeManifest, type ImageManifest } from "../oci/manifest.ts";
@@ -22,26 +22,32 @@ const MAX_REFRESH_MS = 12 * 3_600_000;
 /** How long to wait for another process that is writing the local index, between two tries. */
 const WRITER_WAIT_MS = 50;
 
+export interface RefreshOptions {
+  /** List the tags even when the root has not changed. */
+  readonly list?: boolean;
+  /** Leave these out as if they were dead, this once. */
+  readonly without?: ReadonlySet<GenerationName>;
+}
+
 /**
  * Answers whether the view changed.
- * @param options.list lists the tags even when the root has not changed.
  * @throws when the cache cannot be read; the view then stays as it was (rule 1).
  */
-export async function refresh(context: ProtocolContext, options: { list?: boolean } = {}): Promise<boolean> {
+export async function refresh(context: ProtocolContext, options: RefreshOptions = {}): Promise<boolean> {
   for (;;) {
     const started = context.host.now();
-    const changed = await refreshOnce(context, options.list ?? false);
+    const changed = await refreshOnce(context, options);
     if (context.host.now() - started < MAX_REFRESH_MS) return changed;
   }
 }
 
-async function refreshOnce(context: ProtocolContext, list: boolean): Promise<boolean> {
+async function refreshOnce(context: ProtocolContext, options: RefreshOptions): Promise<boolean> {
   const { database, store, host, signal } = context;
   const before = database.view.state();
   const now = host.now();
   const listIsDue = before.listedAt === undefined || Math.abs(now - before.listedAt) >= LIST_EVERY_MS;
   // The list first: a root read after it may cover segments that the list lacks, and those are asked for.
-  const listed = list || listIsDue ? await store.listTags({ signal }) : undefined;
+  const listed = options.list || listIsDue ? await store.listTags({ signal }) : undefined;
   const stored = await store.readManifest(ROOT_TAG, { ifNot: before.rootDigest, signal });
   if (stored === "unchanged" && listed === undefined) {
     await update(context, async (change) => change.setState({ ...database.view.state(), refreshedAt: now }));
@@ -52,7 +58,11 @@ async function refreshOnce(context: ProtocolContext, list: boolean): Promise<boo
   const layers = decodeRoot(context, root)?.layers ?? [];
   // Fetching inside the transaction: two processes that refresh one index do it one after the other.
   return update(context, async (change) => {
-    const changed = await rebuildView(context, change, tags, layers);
+    const changed = await rebuildView(context, change, {
+      tags,
+      stack: layers,
+      without: options.without ?? new Set(),
+    });
     const state = { ...database.view.state(), listedAt: now, refreshedAt: now };
     change.setState({ ...state, rootDigest: root?.digest });
     return changed;

@@ -10,22 +10,25 @@ import { mapConcurrently } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
 import { decodeManifest } from "../oci/manifest.ts";
 import { discardBlob } from "../oci/spool.ts";
-import { CONCURRENCY, type ProtocolContext } from "./context.ts";
+import type { ProtocolContext } from "./context.ts";
 import { fetchLayer, readLayer } from "./layer-blob.ts";
 
-/**
- * Makes the view the union of all live segments. Answers whether it changed.
- *
- * @param tags the tag list, which may lack what was pushed lately (R7)
- * @param stack the root's layers, the lowest first
- */
+export interface Listing {
+  /** The tag list, which may lack what was pushed lately (R7). */
+  readonly tags: readonly string[];
+  /** The root's layers, the lowest first. */
+  readonly stack: readonly BlobReference[];
+  /** Generations to leave out as if they were dead. */
+  readonly without: ReadonlySet<GenerationName>;
+}
+
+/** Makes the view the union of all live segments. Answers whether it changed. */
 export async function rebuildView(
   context: ProtocolContext,
   change: IndexUpdate,
-  tags: readonly string[],
-  stack: readonly BlobReference[],
+  { tags, stack, without }: Listing,
 ): Promise<boolean> {
-  const liveness = new Liveness(context, tags);
+  const liveness = new Liveness(context, tags, without);
   await liveness.ask(context.database.view.generations().map(({ name }) => name));
   change.addDead(liveness.dead, context.host.now());
 
@@ -33,7 +36,7 @@ export async function rebuildView(
   const counting = await countingLayers(context, stack, layers, liveness);
   const covered = new Set(counting.flatMap(({ generations }) => generations.map(({ name }) => name)));
   const uncovered = liveness.live().filter((name) => !covered.has(name));
-  const segments = await mapConcurrently(uncovered, CONCURRENCY, (name) =>
+  const segments = await mapConcurrently(uncovered, context.concurrency, (name) =>
     loadSegment(context, layers, name),
   );
 
@@ -53,21 +56,24 @@ class Liveness {
   readonly #context: ProtocolContext;
   readonly #alive = new Map<GenerationName, boolean>();
 
-  constructor(context: ProtocolContext, tags: readonly string[]) {
+  constructor(context: ProtocolContext, tags: readonly string[], without: ReadonlySet<GenerationName>) {
     this.#context = context;
+    for (const name of without) this.#alive.set(name, false);
     const parsed = tags.map(parseTag);
     this.dead = context.database.view.dead();
     for (const tag of parsed) if (tag?.kind === "dead") this.dead.add(tag.id);
     for (const tag of parsed) {
-      if (tag?.kind === "segment") this.#alive.set(tag.name, !this.#isDead(tag.name));
+      if (tag?.kind === "segment" && !this.#alive.has(tag.name)) {
+        this.#alive.set(tag.name, !this.#isDead(tag.name));
+      }
     }
   }
 
   /** Settles names that the list lacks: absence from a list proves nothing, so ask for the exact tag. */
   async ask(names: readonly GenerationName[]): Promise<void> {
     const open = names.filter((name) => !this.#alive.has(name));
-    const { store, signal } = this.#context;
-    await mapConcurrently(open, CONCURRENCY, async (name) => {
+    const { store, concurrency, signal } = this.#context;
+    await mapConcurrently(open, concurrency, async (name) => {
       const alive =
         !this.#isDead(name) && (await store.statManifest(segmentTag(name), { signal })) !== undefined;
       this.#alive.set(name, alive);

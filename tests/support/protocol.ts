@@ -62,6 +62,7 @@ export function party(
     database,
     spool,
     host,
+    concurrency: 4,
     warnings,
     warn: (message) => warnings.push(message),
     [Symbol.dispose]() {
