@@ -11,6 +11,7 @@
 import { Database } from "bun:sqlite";
 import { messageOf, NixcacheError, systemCode } from "../errors.ts";
 import type { Host } from "../host.ts";
+import { throwIfAborted } from "./network.ts";
 import type { CallOptions } from "./store.ts";
 
 export interface LockOptions extends CallOptions {
@@ -60,7 +61,7 @@ async function acquire(database: Database, file: string, options: LockOptions): 
   const start = host.now();
   let pause = POLL_FLOOR_MS;
   for (;;) {
-    signal?.throwIfAborted();
+    throwIfAborted(signal);
     try {
       database.run("BEGIN IMMEDIATE");
       return;
@@ -76,7 +77,10 @@ async function acquire(database: Database, file: string, options: LockOptions): 
         },
       );
     }
-    await host.sleep(pause * (0.5 + host.random()), signal);
+    await host.sleep(pause * (0.5 + host.random()), signal).catch((reason) => {
+      throwIfAborted(signal);
+      throw reason;
+    });
     pause = Math.min(POLL_CAP_MS, pause * 1.5);
   }
 }

@@ -79,7 +79,8 @@ export function openLayout(path: string, options: LayoutOptions): Store {
   const queue = new Semaphore(1);
   const locked = <T>(call: CallOptions, action: () => Promise<T>): Promise<T> => {
     const timeoutMs = options.lockTimeoutMs ?? LOCK_TIMEOUT_MS;
-    const lock = { host, timeoutMs, signal: call.signal ?? options.signal };
+    const signals = [call.signal, options.signal].filter((signal) => signal !== undefined);
+    const lock = { host, timeoutMs, signal: signals.length > 1 ? AbortSignal.any(signals) : signals[0] };
     return queue.run(() => withLock(join(root, LOCK), lock, action));
   };
 

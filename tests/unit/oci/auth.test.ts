@@ -52,6 +52,32 @@ describe("tokens", () => {
       expect(tokenRequests(double)).toBe(2);
     }));
 
+  test("who hears late that the old token has ended takes the new one that others got", () =>
+    withDouble(async (double) => {
+      double.blobs.set(DIGEST, BLOB);
+      const store = openDouble(double);
+      await store.statBlob(DIGEST);
+      double.expireTokens();
+      const arrived = Promise.withResolvers<void>();
+      const renewed = Promise.withResolvers<void>();
+      let once = true;
+      double.faults.push(async ({ method }) => {
+        if (method !== "HEAD" || !once) return undefined;
+        once = false;
+        arrived.resolve();
+        await renewed.promise;
+        return failure(401, "UNAUTHORIZED", "x", {
+          "www-authenticate": `Bearer realm="http://${double.host}/token",service="ghcr.io"`,
+        });
+      });
+      const late = store.statBlob(DIGEST);
+      await arrived.promise;
+      await store.statBlob(DIGEST);
+      renewed.resolve();
+      expect(await late).toBe(BLOB.length);
+      expect(tokenRequests(double)).toBe(2);
+    }));
+
   test("an upload goes on when its token ends between POST and PUT", () =>
     withDouble(async (double) => {
       let once = true;

@@ -76,7 +76,7 @@ describe("through a registry", () => {
     stream: ReadableStream<Uint8Array> | undefined,
     raw: RawServer,
     breaks: number[],
-  ) => {
+  ): Promise<Uint8Array> => {
     const chunks: Uint8Array[] = [];
     let done = 0;
     for await (const chunk of stream as unknown as AsyncIterable<Uint8Array>) {
@@ -93,7 +93,7 @@ describe("through a registry", () => {
       async (double, raw) => {
         const stream = await openDouble(double).readBlob(DIGEST);
         expect(await readWithBreaks(stream, raw, [50_000, 100_000, 150_000])).toEqual(BYTES);
-        expect(raw.ranges).toEqual([
+        expect(raw.ranges as unknown[]).toEqual([
           undefined,
           "bytes=50000-299999",
           "bytes=100000-299999",
@@ -112,7 +112,11 @@ describe("through a registry", () => {
           range: { offset: 1000, length: 100_000 },
         });
         expect(await readWithBreaks(stream, raw, [1000, 2000])).toEqual(BYTES.slice(1000, 101_000));
-        expect(raw.ranges as string[]).toEqual(["bytes=1000-100999", "bytes=2000-100999", "bytes=3000-100999"]);
+        expect(raw.ranges as string[]).toEqual([
+          "bytes=1000-100999",
+          "bytes=2000-100999",
+          "bytes=3000-100999",
+        ]);
       },
     ));
 
@@ -266,6 +270,18 @@ describe("the stream", () => {
     await reader.read();
     expect(pulls).toBe(2);
     await reader.cancel();
+  });
+
+  test("is corrupt when more comes after the last byte, but a break there is none", async () => {
+    const chunks = [new Uint8Array(5), new Uint8Array(1)];
+    const more = download(options(5, opened(bodyOf(chunks, false)), async () => undefined));
+    await expect(bytesOf(more)).rejects.toMatchObject({ code: "corrupt" });
+    const cut = download(options(5, opened(bodyOf(chunks, false), 0, false), async () => undefined));
+    expect((await bytesOf(cut)).length).toBe(5);
+    const broken = download(options(5, opened(bodyOf(chunks.slice(0, 1), true)), async () => undefined));
+    expect((await bytesOf(broken)).length).toBe(5);
+    const empty = download(options(0, opened(bodyOf([], false)), async () => undefined));
+    expect((await bytesOf(empty)).length).toBe(0);
   });
 
   test("gives up after as many breaks in a row as the policy allows, none of which gave a byte", async () => {

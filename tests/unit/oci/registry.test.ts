@@ -19,7 +19,7 @@ import {
   type RegistryDouble,
   withDouble,
 } from "../../support/registry-double.ts";
-import { openDouble, testNetwork } from "./network.ts";
+import { openDouble, type TestNetwork, testNetwork } from "./network.ts";
 
 const BLOB = new TextEncoder().encode("the blob");
 const DIGEST = digestOf(BLOB);
@@ -30,6 +30,16 @@ beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "nixcache-test-"));
 });
 afterAll(() => rm(folder, { recursive: true }));
+
+/** Gives `body` a file with these bytes. */
+async function withFile(
+  bytes: Uint8Array,
+  body: (bytes: Uint8Array, file: string) => Promise<void>,
+): Promise<void> {
+  const file = join(folder, "content");
+  await Bun.write(file, bytes);
+  await body(bytes, file);
+}
 
 describe("every failure but 404 is an error, never absence", () => {
   const statuses = [400, 402, 403, 405, 406, 409, 410, 416, 418, 429, 451, 500, 501, 502, 503, 504, 505];
@@ -187,27 +197,73 @@ describe("uploads", () => {
       expect(double.count("PUT", /./)).toBe(1);
     }));
 
-  test("an upload that stands still is cut, and tried again", () =>
-    withDouble(async (double) => {
-      const network = testNetwork();
-      let once = true;
-      double.faults.push(async ({ method }) => {
-        if (method !== "PUT" || !once) return undefined;
-        once = false;
-        // The body is never read. What the network buffers goes out, then nothing moves any more.
-        await network.fireTimer(PATIENT.stallTimeoutMs);
-        return undefined;
-      });
-      const file = join(folder, "stalls");
-      const bytes = randomBytes(1_000_000);
-      await Bun.write(file, bytes);
+  /** A network whose first PUT takes the body as the test says, and then fails as a broken connection does. */
+  const breakingFirstPut = (
+    network: TestNetwork,
+    take: (body: Reader, signal: AbortSignal) => Promise<unknown>,
+  ) => {
+    let first = true;
+    return async (url: string, init: RequestInit): Promise<Response> => {
+      if (init.method !== "PUT" || !first) return network.fetch(url, init);
+      first = false;
+      const body = (init.body as unknown as ReadableStream<Uint8Array>).getReader() as Reader;
+      await take(body, init.signal as AbortSignal);
+      throw Object.assign(new TypeError("broken"), { code: "ECONNRESET" });
+    };
+  };
+  interface Reader {
+    read(): Promise<{ done: boolean }>;
+    cancel(): Promise<void>;
+  }
+
+  const upload = (
+    double: RegistryDouble,
+    network: TestNetwork,
+    take: Parameters<typeof breakingFirstPut>[1],
+  ) =>
+    withFile(randomBytes(3_000_000), async (bytes, file) => {
       const digest = digestOf(bytes);
-      const source = { digest, size: bytes.length, content: { file } };
-      // Without time for the answer either, as all bytes fit into buffers.
-      const policy = { ...PATIENT, answerTimeoutMs: PATIENT.stallTimeoutMs };
-      await openDouble(double, { password, network, policy }).writeBlob(source);
+      const fetchDouble = breakingFirstPut(network, take);
+      const store = openDouble(double, { password, network: { ...network, fetch: fetchDouble } });
+      await store.writeBlob({ digest, size: bytes.length, content: { file } });
       expect(double.blobs.get(digest)).toEqual(bytes);
       expect(network.sleeps).toEqual([500]);
+    });
+
+  test("that stand still in the middle are cut, and tried again", () =>
+    withDouble(async (double) => {
+      const network = testNetwork();
+      await upload(double, network, async (body, signal) => {
+        await body.read();
+        const cut = new Promise((resolve) => signal.addEventListener("abort", resolve));
+        await network.fireTimer(PATIENT.stallTimeoutMs);
+        await cut;
+      });
+    }));
+
+  test("that are never answered are cut, and tried again", () =>
+    withDouble(async (double) => {
+      const network = testNetwork();
+      await upload(double, network, async (body, signal) => {
+        while (!(await body.read()).done) {}
+        const cut = new Promise((resolve) => signal.addEventListener("abort", resolve));
+        await network.fireTimer(PATIENT.answerTimeoutMs);
+        await cut;
+      });
+    }));
+
+  test("that break while the file is being read are the network's fault, and tried again", () =>
+    withDouble(async (double) => {
+      const network = testNetwork();
+      await upload(double, network, async (body) => {
+        // The stream has started by now, so the next read does begin to read the file.
+        await Bun.sleep(0);
+        const read = body.read();
+        await body.cancel();
+        await read;
+        // Time for the file's bytes to come after all. Where they come later still, nothing is different.
+        await Bun.sleep(20);
+      });
     }));
 
   test("a POST that is refused is an error that names it", () =>
