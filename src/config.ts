@@ -6,6 +6,7 @@ import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { NixcacheError } from "./errors.ts";
 import type { KeySource } from "./nar/key-file.ts";
+import type { CredentialSources } from "./oci/credentials.ts";
 import { digestHex, digestOf } from "./oci/digest.ts";
 import { type CacheReference, formatReference, parseReference } from "./oci/reference.ts";
 
@@ -91,9 +92,18 @@ export function indexTtlMs(flag: string | undefined, env: Environment): number {
   return wholeNumber("--index-ttl", given, DEFAULT_INDEX_TTL_S, 1, 86_400) * 1000;
 }
 
-/** Tokens for GHCR from the environment, the first that is set. */
-export function githubToken(env: Environment): string | undefined {
-  return variable(env, "GITHUB_TOKEN") ?? variable(env, "GH_TOKEN");
+/** Where credentials for registries may be. GitHub's tokens are for GitHub's registry alone (rule 7). */
+export function credentialSources(env: Environment): CredentialSources {
+  return {
+    githubToken: env.GITHUB_TOKEN,
+    ghToken: env.GH_TOKEN,
+    githubActor: env.GITHUB_ACTOR,
+    home: home(env),
+    dockerConfig: env.DOCKER_CONFIG,
+    xdgRuntimeDir: env.XDG_RUNTIME_DIR,
+    xdgConfigHome: env.XDG_CONFIG_HOME,
+    registryAuthFile: env.REGISTRY_AUTH_FILE,
+  };
 }
 
 /** @throws `usage` when `given` is no whole number from `least` to `most`. */

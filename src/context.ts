@@ -4,9 +4,9 @@
  */
 import { cpus } from "node:os";
 import { IndexDatabase } from "./cache/database.ts";
-import { type Environment, githubToken, indexFile, spoolDirectory } from "./config.ts";
+import { credentialSources, type Environment, indexFile, spoolDirectory } from "./config.ts";
 import type { Host } from "./host.ts";
-import { findCredentials } from "./oci/credentials.ts";
+import { findCredentials, findCredentials } from "./oci/credentials.ts";
 import { openStore } from "./oci/open.ts";
 import type { CacheReference } from "./oci/reference.ts";
 import { BRISK, PATIENT } from "./oci/retry.ts";
@@ -103,19 +103,3 @@ export function openUpstreams(urls: readonly string[]): Upstream[] {
 }
 
 /** GitHub's token is for GitHub's registry alone (rule 7), and `findCredentials` keeps it so. */
-function registryCredentials(reference: CacheReference, env: Environment, log: Log) {
-  return async () => {
-    if (reference.kind !== "registry") return undefined;
-    const sources = {
-      githubToken: githubToken(env),
-      githubActor: env.GITHUB_ACTOR,
-      home: env.HOME,
-      dockerConfig: env.DOCKER_CONFIG,
-      xdgRuntimeDir: env.XDG_RUNTIME_DIR,
-      xdgConfigHome: env.XDG_CONFIG_HOME,
-      registryAuthFile: env.REGISTRY_AUTH_FILE,
-      warn: (message: string) => log.warn(message),
-    };
-    return findCredentials(reference.host, sources, reference.repository);
-  };
-}

@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import {
   byteSize,
   cacheReference,
-  githubToken,
+  credentialSources,
   indexFile,
   indexTtlMs,
   listenAddress,
@@ -96,8 +96,13 @@ test("numbers and sizes", () => {
 });
 
 test("tokens and origin from GitHub", () => {
-  expect(githubToken({ GITHUB_TOKEN: "a", GH_TOKEN: "b" })).toBe("a");
-  expect(githubToken({ GITHUB_TOKEN: "", GH_TOKEN: "b" })).toBe("b");
+  const env = { HOME: "/home/u", GITHUB_TOKEN: "a", GH_TOKEN: "b", DOCKER_CONFIG: "/d" };
+  expect(credentialSources(env)).toMatchObject({
+    githubToken: "a",
+    ghToken: "b",
+    home: "/home/u",
+    dockerConfig: "/d",
+  });
   expect(publishOrigin({})).toEqual({ source: "paths" });
   expect(
     publishOrigin({
