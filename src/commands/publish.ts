@@ -21,6 +21,9 @@ import { TOOL } from "../version.ts";
 import { DEFAULT_COMPRESSION_LEVEL } from "../zstd.ts";
 import { command, usageError } from "./command.ts";
 
+/** Packs and large NARs in the making at once: enough to compress on two cores while two uploads wait. */
+const UNITS_AT_ONCE = 4;
+
 export const publish = command(
   { name: "publish", description: "Put store paths and their closures into a cache" },
   {
@@ -95,6 +98,7 @@ export const publish = command(
           upstreams,
           key,
           partBytes,
+          unitsAtOnce: UNITS_AT_ONCE,
           compressor: new Compressor(level, context.threads),
           dump: (info) => dumpNar(store.realPath(info.path)),
           progress,

@@ -22,9 +22,6 @@ import { planUnits, type Unit } from "./plan.ts";
 import { type Selection, select } from "./select.ts";
 import { type NarFile, type UploadProgress, uploadUnit } from "./upload.ts";
 
-/** Packs and large NARs in the making at once. */
-const UNITS_AT_ONCE = 4;
-
 /** A store that fails this often in a row is not asked for the rest of the closure. */
 const MAX_FAILURES_IN_A_ROW = 3;
 
@@ -40,6 +37,8 @@ export interface PublishContext extends ProtocolContext {
   readonly key: SecretKey | undefined;
   readonly compressor: Compressor;
   readonly partBytes: number;
+  /** Packs and large NARs in the making at once. */
+  readonly unitsAtOnce: number;
   readonly progress: PublishProgress;
 }
 
@@ -180,7 +179,7 @@ class PublishRun {
       },
     };
     const uploadContext = { ...this.#context, generation: this.#generation, progress };
-    await mapConcurrently(planUnits(paths), UNITS_AT_ONCE, async (unit) => {
+    await mapConcurrently(planUnits(paths), this.#context.unitsAtOnce, async (unit) => {
       try {
         const { files, failed } = await uploadUnit(unit, uploadContext);
         for (const [narHash, file] of files) this.#files.set(narHash, file);

@@ -30,6 +30,7 @@ function contextOf(
     key: KEY,
     compressor,
     partBytes: 1 << 30,
+    unitsAtOnce: 4,
     progress: silentProgress(),
     ...more,
   };
