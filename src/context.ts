@@ -6,7 +6,7 @@ import { cpus } from "node:os";
 import { IndexDatabase } from "./cache/database.ts";
 import { credentialSources, type Environment, indexFile, spoolDirectory } from "./config.ts";
 import type { Host } from "./host.ts";
-import { findCredentials, findCredentials } from "./oci/credentials.ts";
+import { findCredentials } from "./oci/credentials.ts";
 import { openStore } from "./oci/open.ts";
 import type { CacheReference } from "./oci/reference.ts";
 import { BRISK, PATIENT } from "./oci/retry.ts";
@@ -71,7 +71,11 @@ export interface OpenCache extends Disposable {
 export function openCache(reference: CacheReference, access: "read" | "write", context: Context): OpenCache {
   const { env, host, signal, log } = context;
   const store = openStore(reference, {
-    credentials: registryCredentials(reference, env, log),
+    credentials: async () => {
+      if (reference.kind === "layout") return undefined;
+      const sources = { ...credentialSources(env), warn: (message: string) => log.warn(message) };
+      return findCredentials(reference.host, sources, reference.repository);
+    },
     policy: access === "read" ? BRISK : PATIENT,
     host,
     signal,
@@ -101,5 +105,3 @@ export function openUpstreams(urls: readonly string[]): Upstream[] {
   const options = { fetch: fetch as Fetch, timeoutMs: UPSTREAM_TIMEOUT_MS, userAgent: USER_AGENT };
   return urls.map((url) => openUpstream(url, options));
 }
-
-/** GitHub's token is for GitHub's registry alone (rule 7), and `findCredentials` keeps it so. */

@@ -7,7 +7,7 @@ import { keygen } from "./commands/keygen.ts";
 import { publish } from "./commands/publish.ts";
 import { serve } from "./commands/serve.ts";
 import { type Context, realHost, threadCount } from "./context.ts";
-import { EXIT_CODES, type ErrorCode, messageOf, NixcacheError } from "./errors.ts";
+import { type ErrorCode, EXIT_CODES, messageOf, NixcacheError } from "./errors.ts";
 import { createLog } from "./terminal/log.ts";
 import { COMMIT, VERSION } from "./version.ts";
 
