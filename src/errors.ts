@@ -33,6 +33,8 @@ export const EXIT_CODES = {
   incomplete: 12,
   /** The registry answered with something that the protocol does not allow. */
   protocol: 13,
+  /** `verify` found a cache that is not clean. */
+  damaged: 14,
   /** Interrupted by a signal, or aborted by the caller. */
   interrupted: 130,
 } as const;

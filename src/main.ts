@@ -6,12 +6,13 @@ import { type CommandDef, defineCommand, renderUsage, runCommand } from "citty";
 import { keygen } from "./commands/keygen.ts";
 import { publish } from "./commands/publish.ts";
 import { serve } from "./commands/serve.ts";
+import { verify } from "./commands/verify.ts";
 import { type Context, realHost, threadCount } from "./context.ts";
 import { type ErrorCode, EXIT_CODES, messageOf, NixcacheError } from "./errors.ts";
 import { createLog } from "./terminal/log.ts";
 import { COMMIT, VERSION } from "./version.ts";
 
-const commands: Record<string, CommandDef> = { serve, publish, keygen };
+const commands: Record<string, CommandDef> = { serve, publish, verify, keygen };
 
 const main = defineCommand({
   meta: {

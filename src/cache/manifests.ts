@@ -15,6 +15,7 @@ import {
   MEDIA_TYPE_LAYER,
   MEDIA_TYPE_MANIFEST,
 } from "../oci/manifest.ts";
+import { type EntryLine, partsOf } from "./entry.ts";
 
 export const SEGMENT_TYPE = "application/vnd.nixcache.segment.v1";
 export const HOLD_TYPE = "application/vnd.nixcache.hold.v1";
@@ -28,6 +29,15 @@ export interface BlobReference {
   readonly digest: Digest;
   /** Bytes. */
   readonly size: number;
+}
+
+/** Every blob that the lines name, each once. */
+export function blobsOf(lines: readonly EntryLine[]): BlobReference[] {
+  const blobs = new Map<Digest, BlobReference>();
+  for (const line of lines) {
+    for (const { blob, size } of partsOf(line.rest, line.storeHash)) blobs.set(blob, { digest: blob, size });
+  }
+  return [...blobs.values()];
 }
 
 /** Annotations that tools show. `nonce` makes the digest unique: deleting it must take no other tag along. */

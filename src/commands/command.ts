@@ -19,7 +19,7 @@ export interface Arguments {
 }
 
 /** Flags that may be given more than once. */
-const REPEATABLE: ReadonlySet<string> = new Set(["upstream"]);
+const REPEATABLE: ReadonlySet<string> = new Set(["upstream", "trusted-public-key"]);
 
 /** Flags of every command. */
 const COMMON_ARGS: ArgsDef = {

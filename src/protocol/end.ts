@@ -2,6 +2,7 @@
  * gc's side of the storage protocol: ends generations, and a day later frees what they alone held
  * (STORAGE-PROTOCOL, "gc"). Which generations are over is decided elsewhere, from their publish records.
  */
+import { holdManifest } from "../cache/manifests.ts";
 import {
   deadTag,
   type GenerationName,
@@ -11,9 +12,11 @@ import {
   segmentTag,
 } from "../cache/tags.ts";
 import { mapConcurrently } from "../concurrency.ts";
+import { randomId } from "../host.ts";
 import type { Digest } from "../oci/digest.ts";
-import { MEDIA_TYPE_MANIFEST } from "../oci/manifest.ts";
+import { EMPTY_CONFIG, MEDIA_TYPE_MANIFEST } from "../oci/manifest.ts";
 import type { ProtocolContext } from "./context.ts";
+import { writeEmptyConfig } from "./empty-config.ts";
 import { fold } from "./fold.ts";
 
 const HOUR_MS = 3_600_000;
@@ -28,27 +31,35 @@ const DEAD_FOR_MS = 26 * HOUR_MS;
 const HOLD_FOR_MS = 7 * 24 * HOUR_MS;
 
 /**
- * Ends generations, for ever: brings up a root without them, then tags each dead. Those younger than a day are
- * passed over. Answers which ones ended.
+ * Ends generations, for ever: brings up a root without them, then tags each dead. Answers which ones ended.
+ * @param minAgeMs younger ones are passed over. Less than a day only for a generation that is damaged anyway.
  */
 export async function endGenerations(
   context: ProtocolContext,
   names: readonly GenerationName[],
+  minAgeMs: number = MIN_AGE_MS,
 ): Promise<GenerationName[]> {
-  const { store, host, concurrency, signal } = context;
-  const over = names.filter((name) => host.now() - generationTime(name) >= MIN_AGE_MS);
+  const { host, concurrency } = context;
+  const over = names.filter((name) => host.now() - generationTime(name) >= minAgeMs);
   if (over.length === 0) return [];
   await fold(context, new Set(over));
-  const ended = await mapConcurrently(over, concurrency, async (name) => {
-    const segment = await store.readManifest(segmentTag(name), { signal });
-    if (segment === undefined || segment === "unchanged") return undefined;
-    const tag = deadTag(name, host.now());
-    const written = await store.writeManifest(tag, segment.mediaType || MEDIA_TYPE_MANIFEST, segment.bytes, {
-      signal,
-    });
-    return typeof written === "string" ? name : undefined;
-  });
-  return ended.filter((name) => name !== undefined);
+  const ended = await mapConcurrently(over, concurrency, (name) => markDead(context, name));
+  return over.filter((_, i) => ended[i]);
+}
+
+async function markDead(context: ProtocolContext, name: GenerationName): Promise<boolean> {
+  const { store, host, signal } = context;
+  const segment = await store.readManifest(segmentTag(name), { signal });
+  if (segment === undefined || segment === "unchanged") return false;
+  const tag = deadTag(name, host.now());
+  // The same bytes have the same digest, so that one deletion removes both tags.
+  const written = await store.writeManifest(tag, segment.mediaType, segment.bytes, { signal });
+  if (typeof written === "string") return true;
+  // A segment whose blobs are gone cannot be put again: what hides it then is a manifest of nothing.
+  await writeEmptyConfig(store, { signal });
+  const notes = { created: new Date(host.now()).toISOString(), nonce: randomId(host) };
+  const nothing = holdManifest([EMPTY_CONFIG], notes);
+  return typeof (await store.writeManifest(tag, MEDIA_TYPE_MANIFEST, nothing, { signal })) === "string";
 }
 
 export interface Sweep {
@@ -77,8 +88,9 @@ export async function sweep(context: ProtocolContext): Promise<Sweep> {
 
   for (const { tag, parsed: dead } of parsed) {
     if (dead?.kind !== "dead" || gone.has(dead.id) || host.now() - dead.since < DEAD_FOR_MS) continue;
-    // One deletion removes both tags: they have one digest.
-    if (await remove(tag)) gone.add(dead.id);
+    // The segment first: without its dead tag it would be alive again.
+    const segment = parsed.find((other) => other.parsed?.kind === "segment" && other.tag.endsWith(dead.id));
+    if ((segment === undefined || (await remove(segment.tag))) && (await remove(tag))) gone.add(dead.id);
   }
   for (const { tag, parsed: hold } of parsed) {
     if (hold?.kind !== "hold") continue;

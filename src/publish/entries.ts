@@ -1,11 +1,9 @@
 /** The lines of a generation: new entries signed, known ones restated. */
-import { type EntryLine, encodeEntry, entryOf, partsOf } from "../cache/entry.ts";
-import type { BlobReference } from "../cache/manifests.ts";
+import { type EntryLine, encodeEntry, entryOf } from "../cache/entry.ts";
 import type { NarInfo } from "../nar/narinfo.ts";
 import { signNarInfo } from "../nar/signature.ts";
 import type { SecretKey } from "../nar/signing-key.ts";
 import type { PathInfo } from "../nix/store.ts";
-import type { Digest } from "../oci/digest.ts";
 import type { NarFile } from "./upload.ts";
 
 /** @param now seconds since 1970 */
@@ -32,15 +30,6 @@ export function restatedLine(line: EntryLine, key: SecretKey | undefined, now: n
   const info = signed(entry.info, key);
   // Later than the line that it replaces, whatever the clocks: the later one is shown.
   return info === entry.info ? line : encodeEntry({ ...entry, info, added: Math.max(now, line.added + 1) });
-}
-
-/** Every blob that the lines name, each once. */
-export function blobsOf(lines: readonly EntryLine[]): BlobReference[] {
-  const blobs = new Map<Digest, BlobReference>();
-  for (const line of lines) {
-    for (const { blob, size } of partsOf(line.rest, line.storeHash)) blobs.set(blob, { digest: blob, size });
-  }
-  return [...blobs.values()];
 }
 
 function signed(info: NarInfo, key: SecretKey | undefined): NarInfo {

@@ -2,6 +2,7 @@
  * Publishing: a closure goes into the cache as one generation (STORAGE-PROTOCOL, "Publish").
  */
 import { type EntryLine, formatLine } from "../cache/entry.ts";
+import { blobsOf } from "../cache/manifests.ts";
 import { type PublishRecord, sameLine } from "../cache/record.ts";
 import { generationTime } from "../cache/tags.ts";
 import { mapConcurrently } from "../concurrency.ts";
@@ -16,7 +17,7 @@ import { GenerationWriter } from "../protocol/generation.ts";
 import { refresh } from "../protocol/refresh.ts";
 import type { Upstream } from "../upstream/client.ts";
 import { type LeftOut, leaveOutDependents } from "./complete.ts";
-import { blobsOf, newLine, restatedLine } from "./entries.ts";
+import { newLine, restatedLine } from "./entries.ts";
 import type { Compressor, Dump } from "./nar-file.ts";
 import { planUnits, type Unit } from "./plan.ts";
 import { type Selection, select } from "./select.ts";

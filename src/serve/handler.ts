@@ -6,12 +6,12 @@
  * substituter; and `/nix-cache-info` is 503 until an index was loaded, since the client then skips us.
  */
 import { messageOf } from "../errors.ts";
-import { parseHash } from "../nar/hash.ts";
+import { isBase32 } from "../nar/base32.ts";
 import { parseNarInfo } from "../nar/narinfo.ts";
-import type { Digest } from "../oci/digest.ts";
+import { type NarFileSource, narFileSize } from "../protocol/nar-file.ts";
 import type { Upstream } from "../upstream/client.ts";
 import type { ServedCache } from "./cache.ts";
-import { BUFFERED_BYTES, type NarSource, narSize, readNar, streamNar } from "./nar.ts";
+import { BUFFERED_BYTES, readNar, streamNar } from "./nar.ts";
 import { type Route, route } from "./route.ts";
 import { upstreamNarinfo, upstreamRequest } from "./upstreams.ts";
 
@@ -87,11 +87,11 @@ async function nar(
 ): Promise<Response> {
   const located = options.cache.view.nar(file);
   if (located === undefined) return upstreamNar(path, request, options);
-  const source: NarSource = {
+  const source: NarFileSource = {
     parts: located.parts,
-    fileSha256: fileSha256(located.narinfo, file),
+    fileHash: fileHash(located.narinfo, file),
   };
-  const length = narSize(source);
+  const length = narFileSize(source);
   const headers = { "content-type": NAR_TYPE, "content-length": String(length) };
   if (request.method === "HEAD") return new Response(null, { headers });
   const { store } = options.cache;
@@ -100,13 +100,17 @@ async function nar(
       headers,
     });
   }
-  return new Response(await streamNar(source, store, request.signal), { headers });
+  return new Response(await streamNar(source, store, request.signal, options.onError), { headers });
 }
 
 async function upstreamNar(path: string, request: Request, options: HandlerOptions): Promise<Response> {
   const method = request.method === "HEAD" ? "HEAD" : "GET";
   const init = { method, signal: request.signal } as const;
   const found = await upstreamRequest(options.upstreams, path, init, options.onError);
+  // Before an index was ever loaded nobody knows what our own cache has.
+  if (found === "absent" && !options.cache.isLoaded()) {
+    return text(request, 503, "the index of the cache has not been loaded yet\n");
+  }
   if (found === "absent") return text(request, 404, "not found\n");
   if (found === "failed") return text(request, 502, "the upstream cache cannot be reached\n");
   const headers = new Headers({ "content-type": found.headers.get("content-type") ?? NAR_TYPE });
@@ -116,17 +120,10 @@ async function upstreamNar(path: string, request: Request, options: HandlerOptio
 }
 
 /** The FileHash: stated by the narinfo, and for an entry that has left the index by the file's own name. */
-function fileSha256(narinfo: string | undefined, file: string): Digest | undefined {
-  const [base32 = ""] = file.split(".", 1);
-  const stated =
-    narinfo === undefined
-      ? base32.length === 52
-        ? `sha256:${base32}`
-        : undefined
-      : parseNarInfo(narinfo).fileHash;
-  return stated === undefined
-    ? undefined
-    : `sha256:${Buffer.from(parseHash(stated, file).bytes).toString("hex")}`;
+function fileHash(narinfo: string | undefined, file: string): string | undefined {
+  if (narinfo !== undefined) return parseNarInfo(narinfo).fileHash;
+  const [name = ""] = file.split(".", 1);
+  return isBase32(name, 0, 52) && name.length === 52 ? `sha256:${name}` : undefined;
 }
 
 function publicKey(request: Request, options: HandlerOptions): Response {

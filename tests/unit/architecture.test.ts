@@ -36,19 +36,20 @@ const AREAS: readonly Area[] = [
   { name: "protocol", layer: 2, files: ["protocol/*.ts"], mayImport: [...PURE, ...ADAPTERS] },
   { name: "publish", layer: 2, files: ["publish/*.ts"], mayImport: [...PURE, ...ADAPTERS, "protocol"] },
   { name: "serve", layer: 2, files: ["serve/*.ts"], mayImport: [...PURE, ...ADAPTERS, "protocol"] },
+  { name: "verify", layer: 2, files: ["verify/*.ts"], mayImport: [...PURE, ...ADAPTERS, "protocol"] },
   { name: "gc", layer: 2, files: ["gc/*.ts"], mayImport: [...PURE, ...ADAPTERS, "protocol"] },
 
   {
     name: "terminal",
     layer: 3,
     files: ["terminal/*.ts"],
-    mayImport: [...PURE, ...ADAPTERS, "protocol", "publish", "serve", "gc"],
+    mayImport: [...PURE, ...ADAPTERS, "protocol", "publish", "serve", "verify", "gc"],
   },
   {
     name: "command line",
     layer: 3,
     files: ["{main,config,context}.ts", "commands/**/*.ts"],
-    mayImport: [...PURE, ...ADAPTERS, "protocol", "publish", "serve", "gc", "terminal"],
+    mayImport: [...PURE, ...ADAPTERS, "protocol", "publish", "serve", "verify", "gc", "terminal"],
   },
 ];
 

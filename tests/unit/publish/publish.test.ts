@@ -56,7 +56,7 @@ async function readBack(store: MemoryStore, name: string) {
   if (line === undefined) return undefined;
   const entry = entryOf(line);
   const bytes = await readNar(
-    { parts: entry.parts, fileSha256: undefined },
+    { parts: entry.parts, fileHash: undefined },
     store,
     new AbortController().signal,
   );

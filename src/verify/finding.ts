@@ -1,0 +1,35 @@
+/** What a verification found. */
+
+/** Findings that make a cache not clean: something that a client may ask for cannot be had, or is not right. */
+const HARMFUL = {
+  "segment-unreadable": "a generation cannot be read",
+  "blob-missing": "a blob that entries name is not in the store",
+  "blob-size": "a blob has another size than the entries say",
+  "blob-corrupt": "a blob has other bytes than its digest says",
+  "nar-corrupt": "a NAR is not what its narinfo says",
+  "reference-missing": "a reference is in no generation and no upstream",
+  "signature-bad": "a signature is not good for its key",
+} as const;
+
+/** Findings that cost time or space and nothing else. */
+const HARMLESS = {
+  "root-behind": "a generation is not in the root, so readers read it directly",
+  "hold-orphan": "a hold has no generation: a publish that runs, or one that was killed",
+} as const;
+
+export type FindingKind = keyof typeof HARMFUL | keyof typeof HARMLESS;
+
+export interface Finding {
+  readonly kind: FindingKind;
+  /** A tag, a digest or a store path. */
+  readonly subject: string;
+  readonly detail: string;
+}
+
+export function isHarmful(finding: Finding): boolean {
+  return finding.kind in HARMFUL;
+}
+
+export function describeKind(kind: FindingKind): string {
+  return { ...HARMFUL, ...HARMLESS }[kind];
+}

@@ -1,0 +1,76 @@
+/** Reading every live segment for itself, whatever the root says: each as far as it can be read. */
+import type { EntryLine } from "../cache/entry.ts";
+import { indexLayerOf } from "../cache/manifests.ts";
+import type { PublishRecord } from "../cache/record.ts";
+import { type GenerationName, generationId, parseTag, segmentTag } from "../cache/tags.ts";
+import { mapConcurrently } from "../concurrency.ts";
+import { NixcacheError } from "../errors.ts";
+import { decodeManifest } from "../oci/manifest.ts";
+import { discardBlob } from "../oci/spool.ts";
+import type { ProtocolContext } from "../protocol/context.ts";
+import { fetchLayer, readLayer } from "../protocol/layer-blob.ts";
+import type { Finding } from "./finding.ts";
+
+export interface Segment {
+  readonly name: GenerationName;
+  readonly record: PublishRecord;
+  readonly lines: readonly EntryLine[];
+}
+
+export interface Segments {
+  readonly readable: readonly Segment[];
+  readonly unreadable: readonly GenerationName[];
+  readonly findings: readonly Finding[];
+}
+
+/** @throws when the store cannot be asked. What a segment itself lacks is a finding. */
+export async function readSegments(context: ProtocolContext): Promise<Segments> {
+  const { store, concurrency, signal } = context;
+  const tags = (await store.listTags({ signal })).map((tag) => ({ tag, parsed: parseTag(tag) }));
+  const dead = new Set(tags.flatMap(({ parsed }) => (parsed?.kind === "dead" ? [parsed.id] : [])));
+  const live = tags.flatMap(({ parsed }) =>
+    parsed?.kind === "segment" && !dead.has(generationId(parsed.name)) ? [parsed.name] : [],
+  );
+  const readable: Segment[] = [];
+  const unreadable: GenerationName[] = [];
+  const findings: Finding[] = [];
+  await mapConcurrently(live.sort(), concurrency, async (name) => {
+    try {
+      const segment = await readSegment(context, name);
+      if (segment) readable.push(segment);
+    } catch (error) {
+      if (!(error instanceof NixcacheError && error.code === "corrupt")) throw error;
+      unreadable.push(name);
+      findings.push({ kind: "segment-unreadable", subject: segmentTag(name), detail: error.message });
+    }
+  });
+  const known = new Set(live);
+  for (const { tag, parsed } of tags) {
+    if (parsed?.kind === "hold" && !known.has(parsed.name) && !dead.has(generationId(parsed.name))) {
+      findings.push({ kind: "hold-orphan", subject: tag, detail: "gc removes it after 7 days" });
+    }
+  }
+  readable.sort((a, b) => (a.name < b.name ? -1 : 1));
+  return { readable, unreadable: unreadable.sort(), findings };
+}
+
+/** Undefined when the segment was deleted since the list was made. @throws `corrupt` */
+async function readSegment(context: ProtocolContext, name: GenerationName): Promise<Segment | undefined> {
+  const { store, spool, signal } = context;
+  const tag = segmentTag(name);
+  const manifest = await store.readManifest(tag, { signal });
+  if (manifest === undefined || manifest === "unchanged") return undefined;
+  const where = `${tag} of ${store.name}`;
+  const index = indexLayerOf(decodeManifest(manifest.bytes, where), where);
+  const blob = await fetchLayer(store, spool, index, { signal });
+  if (blob === undefined)
+    throw new NixcacheError("corrupt", `${where}: its index layer ${index.digest} is absent`);
+  try {
+    const lines: EntryLine[] = [];
+    const header = await readLayer(blob, where, (line) => lines.push(line));
+    if (header.kind === "segment") return { name, record: header.record, lines };
+    throw new NixcacheError("corrupt", `${where}: its first layer is a root's`);
+  } finally {
+    discardBlob(blob);
+  }
+}

@@ -1,0 +1,174 @@
+/**
+ * Verifying a cache: that everything its generations promise is there and right. Reads the segments, which are
+ * the truth, never the local index.
+ */
+import { type Entry, type EntryLine, entryOf } from "../cache/entry.ts";
+import { segmentTag } from "../cache/tags.ts";
+import { mapConcurrently } from "../concurrency.ts";
+import { NixcacheError } from "../errors.ts";
+import { parseSignature, verifyNarInfo } from "../nar/signature.ts";
+import { type PublicKey, parsePublicKey } from "../nar/signing-key.ts";
+import type { Digest } from "../oci/digest.ts";
+import type { ProtocolContext } from "../protocol/context.ts";
+import { refresh } from "../protocol/refresh.ts";
+import type { Upstream } from "../upstream/client.ts";
+import { checkBlobs, checkNars } from "./deep.ts";
+import type { Finding } from "./finding.ts";
+import { readSegments, type Segments } from "./segments.ts";
+
+export interface VerifyContext extends ProtocolContext {
+  readonly upstreams: readonly Upstream[];
+  /** Keys to check signatures by, beside those that the publish records name. */
+  readonly keys: readonly PublicKey[];
+}
+
+export interface Verification {
+  readonly segments: Segments;
+  readonly counts: {
+    readonly generations: number;
+    /** Distinct store paths. */
+    readonly entries: number;
+    readonly blobs: number;
+    /** Bytes of all blobs. */
+    readonly bytes: number;
+    /** Store paths without a signature by a key that is known. */
+    readonly unsigned: number;
+  };
+  readonly findings: readonly Finding[];
+  /** Lines that cannot be served as they are, by `lineKey`. */
+  readonly bad: ReadonlySet<string>;
+}
+
+/** Tells lines apart by where their NARs are: another generation may have the same path in other blobs. */
+export function lineKey(line: Pick<EntryLine, "storeHash" | "rest">): string {
+  return `${line.storeHash} ${line.rest}`;
+}
+
+/** @param deep downloads and hashes everything. @throws when the store cannot be asked. */
+export async function verify(
+  context: VerifyContext,
+  options: { deep?: boolean } = {},
+): Promise<Verification> {
+  const segments = await readSegments(context);
+  const findings: Finding[] = [...segments.findings];
+  const lines = distinctLines(segments);
+  const bad = new Set<string>();
+
+  const users = new Map<Digest, { size: number; keys: Set<string> }>();
+  for (const line of lines) {
+    for (const { blob, size } of entryOf(line).parts) {
+      const known = users.get(blob) ?? { size, keys: new Set() };
+      known.keys.add(lineKey(line));
+      users.set(blob, known);
+    }
+  }
+  const damaged = await checkBlobs(context, users, options.deep ?? false);
+  findings.push(...damaged.findings);
+  for (const digest of damaged.digests) for (const key of users.get(digest)?.keys ?? []) bad.add(key);
+
+  if (options.deep) {
+    const whole = lines.filter((line) => !bad.has(lineKey(line)));
+    for (const { finding, line } of await checkNars(context, whole)) {
+      findings.push(finding);
+      bad.add(lineKey(line));
+    }
+  }
+  findings.push(...(await missingReferences(context, lines)));
+  const signatures = checkSignatures(lines, knownKeys(context, segments));
+  findings.push(...signatures.findings, ...(await uncovered(context, segments)));
+  return {
+    segments,
+    counts: {
+      generations: segments.readable.length + segments.unreadable.length,
+      entries: new Set(lines.map(({ storeHash }) => storeHash)).size,
+      blobs: users.size,
+      bytes: [...users.values()].reduce((sum, { size }) => sum + size, 0),
+      unsigned: signatures.unsigned,
+    },
+    findings,
+    bad,
+  };
+}
+
+/** Generations restate each other's lines; each is looked at once. */
+function distinctLines({ readable }: Segments): EntryLine[] {
+  const lines = new Map<string, EntryLine>();
+  for (const segment of readable) {
+    for (const line of segment.lines) lines.set(line.narinfo + line.rest, line);
+  }
+  return [...lines.values()];
+}
+
+function knownKeys({ keys }: VerifyContext, { readable }: Segments): PublicKey[] {
+  const texts = new Set(readable.flatMap(({ record }) => record.keys));
+  return [...keys, ...[...texts].map((text) => parsePublicKey(text, "publish record"))];
+}
+
+function checkSignatures(lines: readonly EntryLine[], keys: readonly PublicKey[]) {
+  const findings: Finding[] = [];
+  let unsigned = 0;
+  for (const { info } of lines.map(entryOf)) {
+    if (!verifyNarInfo(info, keys)) unsigned++;
+    for (const signature of info.sigs) {
+      const named = keys.filter(({ name }) => name === parseSignature(signature, info.storePath).name);
+      if (named.length === 0 || named.some((key) => verifyNarInfo({ ...info, sigs: [signature] }, [key])))
+        continue;
+      const detail = `the signature by ${named[0]?.name} does not match path, NAR hash, size and references`;
+      findings.push({ kind: "signature-bad", subject: info.storePath, detail });
+    }
+  }
+  return { findings, unsigned };
+}
+
+/** References that are in no generation are asked for upstream; only a clear "no" of all of them is a finding. */
+async function missingReferences(context: VerifyContext, lines: readonly EntryLine[]): Promise<Finding[]> {
+  const present = new Set(lines.map(({ storeHash }) => storeHash));
+  const wanted = new Map<string, { reference: string; from: Entry }>();
+  for (const entry of lines.map(entryOf)) {
+    for (const reference of entry.info.references) {
+      const hash = reference.slice(0, 32);
+      if (!present.has(hash)) wanted.set(hash, { reference, from: entry });
+    }
+  }
+  const findings = await mapConcurrently(
+    [...wanted],
+    context.concurrency,
+    async ([hash, { reference, from }]) => {
+      if (await isUpstream(context, hash)) return [];
+      const detail = `${reference} is neither in the cache nor upstream`;
+      return [{ kind: "reference-missing", subject: from.info.storePath, detail } as const];
+    },
+  );
+  return findings.flat();
+}
+
+async function isUpstream({ upstreams, signal, warn }: VerifyContext, hash: string): Promise<boolean> {
+  for (const upstream of upstreams) {
+    try {
+      if ((await upstream.narinfo(hash, signal)) !== undefined) return true;
+    } catch (error) {
+      if (!(error instanceof NixcacheError) || signal?.aborted) throw error;
+      warn(`${hash} could not be looked for: ${error.message}`);
+      return true;
+    }
+  }
+  return false;
+}
+
+async function uncovered(context: VerifyContext, { readable, unreadable }: Segments): Promise<Finding[]> {
+  await refresh(context, { list: true, without: new Set(unreadable) });
+  const { view } = context.database;
+  const covered = new Set(
+    view
+      .layers()
+      .filter(({ position }) => position !== null)
+      .flatMap(({ id }) => view.generations(id).map(({ name }) => name)),
+  );
+  return readable
+    .filter(({ name }) => !covered.has(name))
+    .map(({ name }) => ({
+      kind: "root-behind",
+      subject: segmentTag(name),
+      detail: "the next publish covers it",
+    }));
+}
