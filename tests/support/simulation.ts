@@ -139,6 +139,12 @@ export class Simulation {
     );
   }
 
+  /** Live segments so old that every list shows them. */
+  settled(): GenerationName[] {
+    const old = this.#lists.findLast(({ time }) => this.time - time > STALE_MS);
+    return this.live().filter((name) => old?.tags.includes(segmentTag(name)));
+  }
+
   async promisedBy(name: GenerationName): Promise<Promised> {
     const digest = this.truth.tags.get(segmentTag(name)) as Digest;
     const known = this.#promised.get(digest);

@@ -126,10 +126,23 @@ class Round {
   }
 
   async #read(machine: Machine, context: Parameters<typeof refresh>[0]): Promise<void> {
-    const from = this.simulation.time;
-    await refresh(context, { list: this.simulation.random() < 0.5 });
+    const { simulation } = this;
+    const from = simulation.time;
+    const list = simulation.random() < 0.5;
+    const known = context.database.view.generations().map(({ name }) => name);
+    // What any list of this moment shows.
+    const settled = list ? simulation.settled() : [];
+    await refresh(context, { list });
     // A reader that found the root unchanged keeps the view of its last list, for an hour at most.
     machine.viewFrom = Math.max(machine.viewFrom, from - HOUR);
+    const live = new Set(simulation.live());
+    for (const name of [...known, ...settled].filter((name) => live.has(name))) {
+      for (const hash of (await simulation.promisedBy(name)).hashes) {
+        if (context.database.view.narinfo(hash) === undefined) {
+          throw new Error(`a reader lost ${hash} of the live generation ${name}`);
+        }
+      }
+    }
   }
 
   async #collectGarbage(context: Parameters<typeof sweep>[0]): Promise<void> {
