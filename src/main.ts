@@ -63,9 +63,10 @@ const HINTS: Partial<Record<ErrorCode, string>> = {
   corrupt: "Try again; when it stays, copy the cache from a mirror, or publish the same paths to a new one.",
 };
 
-/** citty colours its help for terminals, whoever reads it. */
+/** citty colours its help whoever reads it, and pads its lines beyond the width of a terminal. */
 function printUsage(usage: string): void {
-  context.print(process.stdout.isTTY && !env.NO_COLOR ? usage : Bun.stripANSI(usage));
+  const text = process.stdout.isTTY && !env.NO_COLOR ? usage : Bun.stripANSI(usage);
+  context.print(text.replace(/ +$/gm, ""));
 }
 
 async function run(raw: readonly string[]): Promise<void> {

@@ -32,7 +32,7 @@ export interface CliServer {
   /** `http://127.0.0.1:PORT`. */
   readonly url: string;
   readonly pid: number;
-  /** What it has printed on standard error so far. */
+  /** What it has printed on standard error; complete only once it has been stopped. */
   log(): string;
   /** The most memory that it has held so far, in bytes. */
   peakRss(): number;

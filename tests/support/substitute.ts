@@ -1,4 +1,5 @@
 /** A second Nix for tests: an empty store that takes paths from a cache, checking signatures. */
+import { lines } from "./derivation.ts";
 import type { TestNix } from "./nix.ts";
 
 export interface Client {
@@ -34,7 +35,7 @@ export async function openClient(nix: TestNix, trustedKey: string): Promise<Clie
       await nix.run("nix-store", ["--verify", "--check-contents"], { env });
     },
     async paths() {
-      return (await nix.run("nix", ["path-info", "--all"], { env })).trim().split("\n").sort();
+      return lines(await nix.run("nix", ["path-info", "--all"], { env })).sort();
     },
   };
 }
