@@ -34,7 +34,11 @@ const usage = (says: string | RegExp): Refusal => ({ code: 2, says, hints: "--he
 const reference = (says: string): Refusal => ({ code: 5, says, hints: /Write|Leave out|Names are/ });
 
 const USAGE: Row[] = [
-  ["an unknown command", ["frobnicate"], { code: 2, says: '"frobnicate"', hints: "serve, publish, verify, keygen" }],
+  [
+    "an unknown command",
+    ["frobnicate"],
+    { code: 2, says: '"frobnicate"', hints: "serve, publish, verify, keygen" },
+  ],
   ["an unknown flag", ["serve", "--frobnicate"], usage("--frobnicate")],
   ["an unknown short flag", ["publish", "-x"], usage("-x")],
   ["a flag of another command", ["keygen", "a", "--port", "1"], usage("--port")],

@@ -18,6 +18,17 @@ export interface RunOptions {
   readonly stdin?: string;
   /** Default: the private folder `cwd`. */
   readonly cwd?: string;
+  /** What to run in the place of the compiled binary, with the same arguments. */
+  readonly program?: readonly string[];
+}
+
+/** A run under way. */
+export interface CliRun {
+  readonly pid: number;
+  /** SIGKILL, unless it has ended. */
+  kill(): void;
+  /** Once it has ended; the code is 137 when it was killed. */
+  readonly result: Promise<CliResult>;
 }
 
 export interface CliResult {
@@ -47,6 +58,7 @@ export interface Cli {
   readonly env: Readonly<Record<string, string>>;
   path(...names: string[]): string;
   run(args: readonly string[], options?: RunOptions): Promise<CliResult>;
+  start(args: readonly string[], options?: RunOptions): CliRun;
   /** `serve --port 0` with further arguments, once it accepts connections. @throws when it ends before that. */
   serve(args: readonly string[], options?: RunOptions): Promise<CliServer>;
   /** Ends servers that still run, and removes the folder. */
@@ -93,7 +105,7 @@ export async function openCli(): Promise<Cli> {
 
   const spawn = (args: readonly string[], options: RunOptions) => {
     const merged = Object.entries({ ...env, ...options.env }).filter(([, value]) => value !== undefined);
-    const child = Bun.spawn([program, ...args], {
+    const child = Bun.spawn([...(options.program ?? [program]), ...args], {
       cwd: options.cwd ?? path("cwd"),
       env: Object.fromEntries(merged),
       stdin: options.stdin === undefined ? "ignore" : Buffer.from(options.stdin),
@@ -103,19 +115,22 @@ export async function openCli(): Promise<Cli> {
     return { child, memory: watchMemory(child) };
   };
 
+  const start = (args: readonly string[], options: RunOptions = {}): CliRun => {
+    const { child, memory } = spawn(args, options);
+    const ended = Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
+    return {
+      pid: child.pid,
+      kill: () => child.kill("SIGKILL"),
+      result: ended.then(([stdout, stderr, code]) => ({ code, stdout, stderr, peakRss: memory() })),
+    };
+  };
+
   return {
     folder,
     env,
     path,
-    async run(args, options = {}) {
-      const { child, memory } = spawn(args, options);
-      const [stdout, stderr, code] = await Promise.all([
-        child.stdout.text(),
-        child.stderr.text(),
-        child.exited,
-      ]);
-      return { code, stdout, stderr, peakRss: memory() };
-    },
+    run: (args, options = {}) => start(args, options).result,
+    start,
     async serve(args, options = {}) {
       const { child, memory } = spawn(["serve", "--port", "0", ...args], options);
       const server = await started(child, memory);

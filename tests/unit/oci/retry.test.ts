@@ -159,10 +159,10 @@ describe("waits", () => {
 
 describe("trying again", () => {
   const failure = new NixcacheError("unreachable", "PUT x: got 502", { hint: "Wait." });
-  const failing = (times: number, afterMs?: number, refused?: boolean) => {
+  const failing = (times: number, afterMs?: number, few?: "refused" | "damaged") => {
     let tries = 0;
     const attempt = async () => {
-      if (++tries <= times) throw new TransientFailure(failure, afterMs, refused);
+      if (++tries <= times) throw new TransientFailure(failure, afterMs, few);
       return tries;
     };
     return { attempt, tries: () => tries };
@@ -194,11 +194,11 @@ describe("trying again", () => {
 
   test("is short where nobody listens", async () => {
     const network = testNetwork();
-    const { attempt, tries } = failing(100, undefined, true);
+    const { attempt, tries } = failing(100, undefined, "refused");
     await expect(withRetry(PATIENT, network, attempt)).rejects.toMatchObject({ code: "unreachable" });
     expect(tries()).toBe(3);
     expect(network.sleeps.reduce((a, b) => a + b)).toBeLessThanOrEqual(3000);
-    const brisk = failing(100, undefined, true);
+    const brisk = failing(100, undefined, "refused");
     await expect(withRetry(BRISK, network, brisk.attempt)).rejects.toBe(failure);
     expect(brisk.tries()).toBe(1);
   });
@@ -238,13 +238,13 @@ describe("trying again", () => {
     const thrown = await fetch("http://127.0.0.1:1/").catch((error) => error);
     const refused = networkFailure("GET x", new Error("wrapped", { cause: thrown }));
     expect(refused).toMatchObject({
-      refused: true,
+      few: "refused",
       failure: { code: "unreachable", message: "GET x: nobody listens there (connection refused)" },
     });
     const unknown = await fetch("http://nosuch.invalid/").catch((error) => error);
-    expect(networkFailure("GET x", unknown)).toMatchObject({ refused: true });
+    expect(networkFailure("GET x", unknown)).toMatchObject({ few: "refused" });
     expect(networkFailure("GET x", new Error("odd"))).toMatchObject({
-      refused: false,
+      few: undefined,
       failure: { message: "GET x: odd" },
     });
   });

@@ -1,0 +1,60 @@
+/**
+ * What a cache really holds, read by the product's own reader with a fresh local index: every entry must be
+ * complete, that is its NAR comes back with the hashes that its narinfo states, and its references are there too.
+ */
+import { Database } from "bun:sqlite";
+import { entryOf } from "../../src/cache/entry.ts";
+import { decodeManifest } from "../../src/oci/manifest.ts";
+import { parseHash } from "../../src/nar/hash.ts";
+import type { Digest } from "../../src/oci/digest.ts";
+import { openStore } from "../../src/oci/open.ts";
+import { parseReference } from "../../src/oci/reference.ts";
+import type { Store } from "../../src/oci/store.ts";
+import { refresh } from "../../src/protocol/refresh.ts";
+import { readNar } from "../../src/serve/nar.ts";
+import { party, TestHost } from "./protocol.ts";
+
+/** The store of a cache reference, as this test sees it: no faults, no credentials. */
+export function openCacheStore(reference: string): Store {
+  const host = { now: () => Date.now(), random: Math.random, sleep: (ms: number) => Bun.sleep(ms) };
+  return openStore(parseReference(reference), { host });
+}
+
+/** Store paths of all entries, sorted. @throws when one is not complete, or the cache cannot be read */
+export async function auditCache(reference: string): Promise<string[]> {
+  const store = openCacheStore(reference);
+  using reader = party(store, new TestHost(Date.now()));
+  await refresh(reader, { list: true });
+  const { view, path } = reader.database;
+  using index = new Database(path, { readonly: true });
+  const hashes = index.query<{ hash: string }, []>("SELECT DISTINCT hash FROM entry").all();
+  const entries = hashes.map(({ hash }) => entryOf(view.line(hash) as NonNullable<ReturnType<typeof view.line>>));
+  const paths = new Set(entries.map(({ info }) => info.storePath));
+  for (const { info, parts } of entries) {
+    for (const reference of info.references) {
+      if (!paths.has(`/nix/store/${reference}`)) throw new Error(`${info.storePath}: ${reference} is not in the cache`);
+    }
+    const fileSha256: Digest = `sha256:${hex(info.fileHash ?? "")}`;
+    const file = await readNar({ parts, fileSha256 }, store, new AbortController().signal);
+    const nar = Bun.zstdDecompressSync(file);
+    const narHash = new Bun.CryptoHasher("sha256").update(nar).digest("hex");
+    if (narHash !== hex(info.narHash)) throw new Error(`${info.storePath}: its NAR has the hash ${narHash}`);
+  }
+  return [...paths].sort();
+}
+
+/** Every blob that a segment or a hold names, whether it is covered by the root or not. */
+export async function namedBlobs(store: Store): Promise<Set<Digest>> {
+  const named = new Set<Digest>();
+  for (const tag of await store.listTags()) {
+    if (!/^(seg|hold)-/.test(tag)) continue;
+    const manifest = await store.readManifest(tag);
+    if (typeof manifest !== "object") continue;
+    for (const { digest } of decodeManifest(manifest.bytes, tag).layers) named.add(digest);
+  }
+  return named;
+}
+
+function hex(hash: string): string {
+  return Buffer.from(parseHash(hash, "hash").bytes).toString("hex");
+}
