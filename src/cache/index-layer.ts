@@ -2,15 +2,15 @@
  * An index layer: zstd of JSON Lines. A segment's first line is its publish record; a root layer's first
  * line says that it is one, and a line for each segment that it covers follows. Then the entries.
  *
- *     {"nixcache":1,"kind":"segment","record":{…}}        {"nixcache":1,"kind":"root","covers":2}
+ *     {"nixcache":1,"kind":"segment","record":{…}}        {"nixcache":1,"kind":"root","covers":2,"nonce":"…"}
  *     {"narinfo":"…","parts":[…],"added":…}               {"covers":"<generation>","record":{…}}
  *     …                                                   {"narinfo":"…","parts":[…],"added":…}
  *
  * This file is the text; compressing and storing it is `layer-blob.ts`.
  */
-import { NixcacheError } from "../errors.ts";
+import { NixcacheError, preview } from "../errors.ts";
 import { type EntryLine, formatLine, MAX_LINE_BYTES, parseLine } from "./entry.ts";
-import { asObject, parseJsonObject, preview } from "./json.ts";
+import { asObject, parseJsonObject } from "./json.ts";
 import { decodeRecord, encodeRecord, type PublishRecord } from "./record.ts";
 import { type GenerationName, isGenerationName } from "./tags.ts";
 
@@ -24,7 +24,12 @@ export interface Generation {
 
 export type LayerHeader =
   | { readonly kind: "segment"; readonly record: PublishRecord }
-  | { readonly kind: "root"; readonly covers: readonly Generation[] };
+  | {
+      readonly kind: "root";
+      readonly covers: readonly Generation[];
+      /** Makes the digest unique: a layer that a store damaged is replaced, not found there again. */
+      readonly nonce: string;
+    };
 
 /** The lines of a layer, each without its newline. */
 export function* formatLayer(
@@ -34,7 +39,12 @@ export function* formatLayer(
   if (header.kind === "segment") {
     yield JSON.stringify({ nixcache: FORMAT, kind: "segment", record: encodeRecord(header.record) });
   } else {
-    yield JSON.stringify({ nixcache: FORMAT, kind: "root", covers: header.covers.length });
+    yield JSON.stringify({
+      nixcache: FORMAT,
+      kind: "root",
+      covers: header.covers.length,
+      nonce: header.nonce,
+    });
     for (const { name, record } of header.covers) {
       yield JSON.stringify({ covers: name, record: encodeRecord(record) });
     }
@@ -49,6 +59,7 @@ export class LayerParser {
   #kind: "segment" | "root" | undefined;
   #record: PublishRecord | undefined;
   #expectedCovers = 0;
+  #nonce = "";
   readonly #covers: Generation[] = [];
 
   /** @param where names the layer in messages. */
@@ -70,7 +81,7 @@ export class LayerParser {
   header(): LayerHeader {
     if (this.#kind === "segment" && this.#record) return { kind: "segment", record: this.#record };
     if (this.#kind === "root" && this.#covers.length === this.#expectedCovers) {
-      return { kind: "root", covers: this.#covers };
+      return { kind: "root", covers: this.#covers, nonce: this.#nonce };
     }
     throw new NixcacheError("corrupt", `${this.#where}: ended after ${this.#line} lines, inside its header`);
   }
@@ -90,6 +101,7 @@ export class LayerParser {
       this.#record = decodeRecord(first.record, where);
     } else if (first.kind === "root" && Number.isSafeInteger(first.covers) && Number(first.covers) >= 0) {
       this.#expectedCovers = Number(first.covers);
+      this.#nonce = typeof first.nonce === "string" ? first.nonce : "";
     } else {
       throw new NixcacheError(
         "corrupt",

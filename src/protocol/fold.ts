@@ -11,7 +11,7 @@ import { NixcacheError } from "../errors.ts";
 import { randomId } from "../host.ts";
 import type { Digest } from "../oci/digest.ts";
 import { MEDIA_TYPE_MANIFEST } from "../oci/manifest.ts";
-import { discardBlob, type Spool } from "../oci/spool.ts";
+import { discardBlob } from "../oci/spool.ts";
 import type { BlobSource } from "../oci/store.ts";
 import type { ProtocolContext } from "./context.ts";
 import { writeEmptyConfig } from "./empty-config.ts";
@@ -37,7 +37,7 @@ export async function fold(
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     if (attempt > 0) await context.host.sleep(context.host.random() * JITTER_MS, context.signal);
     await refresh(context, { list: true, without });
-    const next = await context.database.snapshot((view) => nextRoot(view, context.spool, mayKeepLayers));
+    const next = await context.database.snapshot((view) => nextRoot(view, context, mayKeepLayers));
     if (next === undefined) return true;
     try {
       const digest = await writeRoot(context, next);
@@ -61,7 +61,7 @@ interface NextRoot {
 /** Undefined when there is nothing to fold. @param mayKeepLayers false makes the whole root anew. */
 async function nextRoot(
   view: IndexReader,
-  spool: Spool,
+  { spool, host }: ProtocolContext,
   mayKeepLayers: boolean,
 ): Promise<NextRoot | undefined> {
   const layers = view.layers();
@@ -69,6 +69,8 @@ async function nextRoot(
   const uncovered = layers.filter(({ position }) => position === null);
   if (uncovered.length === 0) return undefined;
   const covered = new Set(view.generations().map(({ name }) => name));
+
+  const nonce = randomId(host);
 
   const make = async (keep: number): Promise<NextRoot> => {
     const below = stack.slice(0, keep);
@@ -78,7 +80,7 @@ async function nextRoot(
       above,
       below.map(({ id }) => id),
     );
-    return { below, top: await makeLayer(spool, { kind: "root", covers }, lines), covered };
+    return { below, top: await makeLayer(spool, { kind: "root", covers, nonce }, lines), covered };
   };
   if (!mayKeepLayers) return make(0);
   const next = await make(stack.length);

@@ -119,22 +119,17 @@ describeWith(["nix"], "a damaged index", () => {
     });
   });
 
-  test.each(DAMAGES.map(([name, damage]) => [name, damage] as const))(
-    "a root with %s is read from the segments instead, and mended",
-    async (name, damage) => {
-      const cache = await damaged(damage, ROOT_TAG);
-      const server = await cli.serve(["--cache", cache, "--upstream", ""], fresh());
-      expect((await server.get("/_refresh", { method: "POST" })).status).toBe(200);
-      expect((await server.get(`/${hashPart(path)}.narinfo`)).status).toBe(200);
-      await server.stop();
+  test.each(DAMAGES)("a root with %s is read from the segments instead, and mended", async (_, damage) => {
+    const cache = await damaged(damage, ROOT_TAG);
+    const server = await cli.serve(["--cache", cache, "--upstream", ""], fresh());
+    expect((await server.get("/_refresh", { method: "POST" })).status).toBe(200);
+    expect((await server.get(`/${hashPart(path)}.narinfo`)).status).toBe(200);
+    await server.stop();
 
-      const again = await cli.run(["publish", path, "--cache", cache, "--upstream", ""], fresh());
-      expect(again).toMatchObject({ code: 0 });
-      expect(again.stderr).toContain("nothing to upload");
-      // A layer of the right size counts as stored, so the fold puts the same one in place again.
-      if (name === "a flipped byte") return;
-      const after = await cli.run(["publish", path, "--cache", cache, "--upstream", ""], fresh());
-      expect(after.stderr).not.toContain("[warn]");
-    },
-  );
+    const again = await cli.run(["publish", path, "--cache", cache, "--upstream", ""], fresh());
+    expect(again).toMatchObject({ code: 0 });
+    expect(again.stderr).toContain("nothing to upload");
+    const after = await cli.run(["publish", path, "--cache", cache, "--upstream", ""], fresh());
+    expect(after.stderr).not.toContain("[warn]");
+  });
 });

@@ -18,9 +18,10 @@ function parse(lines: Iterable<string>) {
 describe("an index layer", () => {
   const headers: LayerHeader[] = [
     { kind: "segment", record: RECORD },
-    { kind: "root", covers: [] },
+    { kind: "root", covers: [], nonce: "" },
     {
       kind: "root",
+      nonce: "0123",
       covers: [
         { name: NAME, record: { ...RECORD, system: "x86_64-linux", revision: "abc", run: "https://x" } },
       ],
