@@ -4,7 +4,7 @@
  */
 import { cpus } from "node:os";
 import { IndexDatabase } from "./cache/database.ts";
-import { credentialSources, type Environment, indexFile, spoolDirectory } from "./config.ts";
+import { credentialSources, type Environment, indexFile, retryPolicy, spoolDirectory } from "./config.ts";
 import type { Host } from "./host.ts";
 import { findCredentials } from "./oci/credentials.ts";
 import { openStore } from "./oci/open.ts";
@@ -70,13 +70,19 @@ export interface OpenCache extends Disposable {
 /** @param access `read` is brisk, since a client waits; `write` sits out a registry's rate limits. */
 export function openCache(reference: CacheReference, access: "read" | "write", context: Context): OpenCache {
   const { env, host, signal, log } = context;
+  const warned = new Set<string>();
+  // Steps are repeated, and what they noticed once they notice again.
+  const warn = (message: string) => {
+    if (!warned.has(message)) log.warn(message);
+    warned.add(message);
+  };
   const store = openStore(reference, {
     credentials: async () => {
       if (reference.kind === "layout") return undefined;
       const sources = { ...credentialSources(env), warn: (message: string) => log.warn(message) };
       return findCredentials(reference.host, sources, reference.repository);
     },
-    policy: access === "read" ? BRISK : PATIENT,
+    policy: retryPolicy(access === "read" ? BRISK : PATIENT, env),
     host,
     signal,
     userAgent: USER_AGENT,
@@ -92,7 +98,7 @@ export function openCache(reference: CacheReference, access: "read" | "write", c
       host,
       signal,
       concurrency: CONCURRENCY,
-      warn: (message) => log.warn(message),
+      warn,
     },
     [Symbol.dispose]() {
       spool[Symbol.dispose]();

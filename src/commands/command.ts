@@ -71,8 +71,11 @@ function parse(raw: readonly string[], options: NonNullable<ParseArgsConfig["opt
   try {
     return parseArgs({ args: [...raw], options, strict: true, allowPositionals: true });
   } catch (cause) {
+    const message = messageOf(cause);
+    const [, flag] = /^Option '(--[^' ]+)[^']*' argument (?:missing|is ambiguous)/.exec(message) ?? [];
+    if (flag !== undefined) throw usageError(`${flag} needs a value`, cause);
     // Node's message goes on with advice about its own API after the first sentence.
-    throw usageError(messageOf(cause).split(/\.\s|\n/)[0] ?? "", cause);
+    throw usageError(message.split(/\.\s|\n/)[0] ?? "", cause);
   }
 }
 

@@ -23,6 +23,7 @@ export const keygen = command(
       return;
     }
     if (name === undefined) throw usageError("keygen needs the NAME of the key, such as example.org-1");
+    if (secretFile === publicFile) throw usageError("keygen needs two different files for the two keys");
     const publicKey = createKeyPair(name, secretFile, publicFile);
     context.log.success(`wrote ${secretFile}, which must stay secret, and ${publicFile}`);
     context.log.info(`clients trust it with: trusted-public-keys = ${publicKey}`);

@@ -54,8 +54,11 @@ export const serve = command(
     });
     const server = listen(address, handler);
     context.print(`listening on http://${urlHost(address.hostname)}:${server.port}`);
-    await cache.keepFresh(ttlMs);
-    await server.stop(true);
+    try {
+      await cache.keepFresh(ttlMs);
+    } finally {
+      await server.stop(true);
+    }
   },
 );
 

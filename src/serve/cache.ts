@@ -2,7 +2,7 @@
  * The cache that a server reads: its local index, kept up to date in the background.
  */
 import type { IndexReader } from "../cache/index-reader.ts";
-import { messageOf } from "../errors.ts";
+import { messageOf, NixcacheError } from "../errors.ts";
 import type { Store } from "../oci/store.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
 import { refresh } from "../protocol/refresh.ts";
@@ -31,6 +31,7 @@ export function serveCache(
   const { database } = context;
   let running: Promise<void> = Promise.resolve();
   let queued: Promise<void> | undefined;
+  let queuedLists = false;
   let lastError: string | undefined;
 
   async function refreshNow(list: boolean): Promise<void> {
@@ -47,11 +48,13 @@ export function serveCache(
 
   /** A refresh that runs now may have read the registry before the caller asked, so the caller gets the next. */
   function enqueue(list: boolean): Promise<void> {
+    queuedLists ||= list;
     queued ??= running
       .catch(() => {})
       .then(() => {
+        running = refreshNow(queuedLists);
         queued = undefined;
-        running = refreshNow(list);
+        queuedLists = false;
         return running;
       });
     return queued;
@@ -66,7 +69,10 @@ export function serveCache(
     refresh: () => enqueue(true),
     async keepFresh(everyMs) {
       while (!context.signal?.aborted) {
-        await enqueue(false).catch(() => {});
+        await enqueue(false).catch((error) => {
+          // A folder that holds something else never becomes a cache by itself.
+          if (error instanceof NixcacheError && error.code === "layout") throw error;
+        });
         await context.host.sleep(everyMs, context.signal).catch(() => {});
       }
     },
@@ -74,6 +80,9 @@ export function serveCache(
 }
 
 export interface Refresher {
-  /** Refreshes at once and then at the interval, until the signal of the context; never throws. */
+  /**
+   * Refreshes at once and then at the interval, until the signal of the context.
+   * @throws `layout` alone; what may pass is tried again.
+   */
   keepFresh(everyMs: number): Promise<void>;
 }

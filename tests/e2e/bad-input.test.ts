@@ -190,6 +190,12 @@ describeWith(["nix", "registry"], "publish", () => {
     await refused([path, "--cache", cache], refusal);
   });
 
+  test.each(FOLDERS.slice(0, 3))("%s: serve ends too", async (_, cache, { says }) => {
+    const result = await cli.run(["serve", "--cache", cache, "--port", "0", "--upstream", ""]);
+    expect(result.code).toBe(10);
+    expect(result.stderr).toMatch(says);
+  });
+
   test("a temporary folder that cannot be written leaves nothing in the cache", async () => {
     const random = cli.path("cwd", "new");
     const result = await cli.run(["publish", path, "--cache", random, "--upstream", ""], {

@@ -34,8 +34,8 @@ describe("readArguments", () => {
     [["--cahce", "x"], "--cahce"],
     [["-x"], "-x"],
     [["--cache", "a", "--cache", "b"], "--cache is given more than once"],
-    [["--cache"], "--cache"],
-    [["--cache", "--json"], "--cache"],
+    [["--cache"], "--cache needs a value"],
+    [["--cache", "--json"], "--cache needs a value"],
     [["--json=yes"], "--json"],
     [["a", "b"], 'unexpected argument "b"'],
   ])("%j is refused in one sentence", (raw, message) => {

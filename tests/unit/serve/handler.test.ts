@@ -235,6 +235,36 @@ describe("the handler", () => {
     expect((await ask(`/${storeHash("a")}.narinfo`)).status).toBe(200);
   });
 
+  test("_refresh lists the tags also when it joins a refresh that would not, and is shared", async () => {
+    const store = new MemoryStore();
+    using machine = party(store);
+    const stop = new AbortController();
+    const { cache, ask } = serverOf({ ...machine, signal: stop.signal });
+    await cache.refresh();
+    const started = Promise.withResolvers<void>();
+    const go = Promise.withResolvers<void>();
+    store.before = async (call) => {
+      if (call !== "listTags") return;
+      started.resolve();
+      await go.promise;
+    };
+    const running = cache.refresh();
+    await started.promise;
+    store.before = () => {};
+    using publisher = party(store);
+    await commitNames(publisher, ["a"]);
+    // The periodic refresh waits for its turn first, and would ask for the root alone.
+    const periodic = cache.keepFresh(1);
+    const asked = [ask("/_refresh", "POST"), ask("/_refresh", "POST")];
+    store.calls.length = 0;
+    go.resolve();
+    await Promise.all([running, ...asked]);
+    expect(store.calls.filter((call) => call === "listTags")).toHaveLength(1);
+    expect((await ask(`/${storeHash("a")}.narinfo`)).status).toBe(200);
+    stop.abort();
+    await periodic;
+  });
+
   test("a refresh that fails says so, once, and the old index goes on", async () => {
     const store = new MemoryStore();
     using machine = party(store);
