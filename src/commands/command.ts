@@ -6,6 +6,7 @@
  */
 import { type ParseArgsConfig, parseArgs } from "node:util";
 import { type ArgsDef, type CommandDef, defineCommand } from "citty";
+import { DEFAULT_UPSTREAM } from "../config.ts";
 import type { Context } from "../context.ts";
 import { messageOf, NixcacheError } from "../errors.ts";
 
@@ -25,6 +26,22 @@ const REPEATABLE: ReadonlySet<string> = new Set(["upstream", "trusted-public-key
 const COMMON_ARGS: ArgsDef = {
   verbose: { type: "boolean", description: "Show the cause of an error, with its stack" },
 };
+
+/** The flags that say which cache, and which caches are upstream of it. */
+export function cacheArgs(upstreamDescription: string) {
+  return {
+    cache: {
+      type: "string",
+      valueHint: "REF",
+      description: "The cache: HOST/NAME, OWNER/REPO for GHCR, or a folder",
+    },
+    upstream: {
+      type: "string",
+      valueHint: "URL",
+      description: `${upstreamDescription}; may be repeated, "" for none (${DEFAULT_UPSTREAM})`,
+    },
+  } as const satisfies ArgsDef;
+}
 
 /** A positional whose name ends so takes any number of arguments. */
 const MANY = "…";

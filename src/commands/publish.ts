@@ -19,7 +19,7 @@ import { formatBytes, formatCount, formatDuration } from "../terminal/format.ts"
 import { silentProgress, terminalProgress } from "../terminal/progress.ts";
 import { TOOL } from "../version.ts";
 import { DEFAULT_COMPRESSION_LEVEL } from "../zstd.ts";
-import { command, usageError } from "./command.ts";
+import { cacheArgs, command, usageError } from "./command.ts";
 
 /** Packs and large NARs in the making at once: enough to compress on two cores while two uploads wait. */
 const UNITS_AT_ONCE = 4;
@@ -33,17 +33,8 @@ export const publish = command(
       description:
         "Store paths, or links to them such as ./result; read from standard input when none is given",
     },
-    cache: {
-      type: "string",
-      valueHint: "REF",
-      description: "The cache: HOST/NAME, OWNER/REPO for GHCR, or a folder",
-    },
+    ...cacheArgs("Leave out what this cache has"),
     "signing-key-file": { type: "string", valueHint: "FILE", description: "Sign with this secret key" },
-    upstream: {
-      type: "string",
-      valueHint: "URL",
-      description: 'Leave out what this cache has; may be repeated, "" for none (https://cache.nixos.org)',
-    },
     "compression-level": { type: "string", valueHint: "N", description: "zstd level, 1 to 19 (3)" },
     "part-size": {
       type: "string",

@@ -4,23 +4,14 @@ import { messageOf, NixcacheError, systemCode } from "../errors.ts";
 import { serveCache } from "../serve/cache.ts";
 import { createHandler } from "../serve/handler.ts";
 import { VERSION } from "../version.ts";
-import { command } from "./command.ts";
+import { cacheArgs, command } from "./command.ts";
 
 export const serve = command(
   { name: "serve", description: "Answer Nix on this machine from a cache, with upstream caches behind it" },
   {
-    cache: {
-      type: "string",
-      valueHint: "REF",
-      description: "The cache: HOST/NAME, OWNER/REPO for GHCR, or a folder",
-    },
+    ...cacheArgs("Pass on what this cache has"),
     port: { type: "string", valueHint: "PORT", description: "Port to listen on, 0 for any free one (37515)" },
     listen: { type: "string", valueHint: "ADDRESS", description: "Address to listen on (127.0.0.1)" },
-    upstream: {
-      type: "string",
-      valueHint: "URL",
-      description: 'Pass on what this cache has; may be repeated, "" for none (https://cache.nixos.org)',
-    },
     "index-ttl": { type: "string", valueHint: "SECONDS", description: "Refresh the index this often (300)" },
   },
   async (given, context) => {

@@ -6,21 +6,12 @@ import { formatBytes, formatCount } from "../terminal/format.ts";
 import { describeKind, type Finding, isHarmful } from "../verify/finding.ts";
 import { type Repair, repair } from "../verify/repair.ts";
 import { type Verification, type VerifyContext, verify as verifyCache } from "../verify/verify.ts";
-import { command } from "./command.ts";
+import { cacheArgs, command } from "./command.ts";
 
 export const verify = command(
   { name: "verify", description: "Check that everything a cache promises is there and right" },
   {
-    cache: {
-      type: "string",
-      valueHint: "REF",
-      description: "The cache: HOST/NAME, OWNER/REPO for GHCR, or a folder",
-    },
-    upstream: {
-      type: "string",
-      valueHint: "URL",
-      description: 'Where references may be too; may be repeated, "" for none (https://cache.nixos.org)',
-    },
+    ...cacheArgs("Where references may be too"),
     "trusted-public-key": {
       type: "string",
       valueHint: "KEY",
