@@ -9,6 +9,7 @@ import type { KeySource } from "./nar/key-file.ts";
 import type { CredentialSources } from "./oci/credentials.ts";
 import { digestHex, digestOf } from "./oci/digest.ts";
 import { type CacheReference, formatReference, parseReference } from "./oci/reference.ts";
+import type { RetryPolicy } from "./oci/retry.ts";
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -17,6 +18,19 @@ export const DEFAULT_PORT = 37515;
 export const DEFAULT_LISTEN = "127.0.0.1";
 export const DEFAULT_INDEX_TTL_S = 300;
 export const DEFAULT_PART_BYTES = 1024 ** 3;
+
+const TIME_UNITS_MS: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
+
+/** The variables that change a retry policy, by what they change. */
+const RETRY_DURATIONS = {
+  floorMs: "NIXCACHE_RETRY_WAIT",
+  capMs: "NIXCACHE_RETRY_MAX_WAIT",
+  secondaryLimitMs: "NIXCACHE_RETRY_LIMIT_WAIT",
+  budgetMs: "NIXCACHE_RETRY_BUDGET",
+  connectTimeoutMs: "NIXCACHE_CONNECT_TIMEOUT",
+  stallTimeoutMs: "NIXCACHE_STALL_TIMEOUT",
+  answerTimeoutMs: "NIXCACHE_ANSWER_TIMEOUT",
+} as const satisfies Partial<Record<keyof RetryPolicy, string>>;
 
 const BYTE_UNITS: Record<string, number> = { "": 1, K: 1024, M: 1024 ** 2, G: 1024 ** 3, T: 1024 ** 4 };
 
@@ -92,6 +106,18 @@ export function indexTtlMs(flag: string | undefined, env: Environment): number {
   return wholeNumber("--index-ttl", given, DEFAULT_INDEX_TTL_S, 1, 86_400) * 1000;
 }
 
+/** How often and how patiently a command asks a registry: its own policy, changed by NIXCACHE_RETRY_… */
+export function retryPolicy(own: RetryPolicy, env: Environment): RetryPolicy {
+  const changed: { -readonly [K in keyof RetryPolicy]: RetryPolicy[K] } = { ...own };
+  const name = "NIXCACHE_RETRY_ATTEMPTS";
+  changed.attempts = wholeNumber(name, variable(env, name), own.attempts, 1, 1000);
+  for (const [field, name] of Object.entries(RETRY_DURATIONS)) {
+    const key = field as keyof typeof RETRY_DURATIONS;
+    changed[key] = durationMs(name, variable(env, name), own[key]);
+  }
+  return changed;
+}
+
 /** Where credentials for registries may be. GitHub's tokens are for GitHub's registry alone (rule 7). */
 export function credentialSources(env: Environment): CredentialSources {
   return {
@@ -120,6 +146,19 @@ export function wholeNumber(
   throw new NixcacheError(
     "usage",
     `${name}: got ${JSON.stringify(given)}, expected a number from ${least} to ${most}`,
+  );
+}
+
+/** Times such as `500ms`, `30s` or `15m`. @throws `usage` */
+export function durationMs(name: string, given: string | undefined, fallback: number): number {
+  if (given === undefined) return fallback;
+  const [, digits, unit = ""] = /^(\d{1,9})(ms|s|m|h)$/.exec(given) ?? [];
+  const ms = Number(digits) * (TIME_UNITS_MS[unit] ?? Number.NaN);
+  // Timers take no more than 31 bits.
+  if (ms > 0 && ms < 2 ** 31) return ms;
+  throw new NixcacheError(
+    "usage",
+    `${name}: got ${JSON.stringify(given)}, expected a time such as 500ms, 30s or 15m, of less than 596h`,
   );
 }
 

@@ -52,15 +52,44 @@ export class NixcacheError extends Error {
   readonly hint: string | undefined;
 
   constructor(code: ErrorCode, message: string, options: ErrorOptions = {}) {
-    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    super(printable(message), options.cause === undefined ? undefined : { cause: options.cause });
     this.name = "NixcacheError";
     this.code = code;
-    this.hint = options.hint;
+    this.hint = options.hint === undefined ? undefined : printable(options.hint);
   }
 
   get exitCode(): number {
     return EXIT_CODES[this.code];
   }
+}
+
+/** The longest message, in UTF-16 units. What quotes a stranger shortens it long before, by `preview`. */
+const MAX_MESSAGE_LENGTH = 4000;
+
+/** What drives a terminal, turns the direction of its text, or ends a line. */
+const UNPRINTABLE = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
+
+/** Within one line of a terminal: messages quote names, paths and answers of strangers. */
+export function printable(text: string): string {
+  const short = text.length > MAX_MESSAGE_LENGTH ? `${text.slice(0, MAX_MESSAGE_LENGTH)}…` : text;
+  return short.replace(
+    UNPRINTABLE,
+    (character) => `\\u${(character.codePointAt(0) ?? 0).toString(16).padStart(4, "0")}`,
+  );
+}
+
+/** A short form of any value for a message: its JSON, at most `length` characters of it. */
+export function preview(value: unknown, length = 80): string {
+  // A long text is cut first: a line of an index may have 4 MiB.
+  const short = typeof value === "string" ? value.slice(0, length) : value;
+  let text: string;
+  try {
+    text = JSON.stringify(short) ?? String(short);
+  } catch {
+    // JSON.parse takes any depth, JSON.stringify gives up with a RangeError.
+    return "a value that is nested too deeply";
+  }
+  return text.length > length || short !== value ? `${text.slice(0, length)}…` : text;
 }
 
 /** The text of anything that was thrown, without a stack. */

@@ -6,10 +6,10 @@
  * `narinfo` comes first and is served as it stands. The other fields are kept as one text (`rest`), so that a
  * line is restated byte for byte, with fields of later versions that this one does not know.
  */
-import { NixcacheError } from "../errors.ts";
+import { NixcacheError, preview } from "../errors.ts";
 import { formatNarInfo, type NarInfo, parseNarInfo } from "../nar/narinfo.ts";
 import { storeHashOf } from "../nar/store-path.ts";
-import { parseJsonObject } from "./json.ts";
+import { parseJsonObject, stringifyJson } from "./json.ts";
 import { decodeParts, encodeParts, type Part } from "./part.ts";
 
 /** Bytes. A line with 10,000 references is under 1 MiB. */
@@ -51,7 +51,7 @@ export function parseLine(text: string, where: string): EntryLine {
   if (typeof narinfo !== "string") {
     throw new NixcacheError("corrupt", `${where}: expected the text field "narinfo"`);
   }
-  return checkLine(narinfo, rest, JSON.stringify(rest), where);
+  return checkLine(narinfo, rest, stringifyJson(rest, where), where);
 }
 
 /** The parts named in a line's `rest`. Checked when the line was read, and again: a database may be damaged. */
@@ -79,7 +79,7 @@ function checkLine(
   if (!Number.isSafeInteger(added) || (added as number) < 0) {
     throw new NixcacheError(
       "corrupt",
-      `${where}: got "added": ${JSON.stringify(added)}, expected seconds since 1970`,
+      `${where}: got "added": ${preview(added)}, expected seconds since 1970`,
     );
   }
   let length = 0;
@@ -92,7 +92,10 @@ function checkLine(
   }
   const slash = info.url.lastIndexOf("/");
   if (info.url.slice(0, slash + 1) !== "nar/" || slash === info.url.length - 1) {
-    throw new NixcacheError("corrupt", `${where}: got "URL: ${info.url}", expected nar/<file>`);
+    throw new NixcacheError(
+      "corrupt",
+      `${where}: got ${preview(`URL: ${info.url}`, 300)}, expected nar/<file>`,
+    );
   }
   return {
     storeHash: storeHashOf(info.storePath),

@@ -16,6 +16,12 @@ import { type GenerationName, isGenerationName } from "./tags.ts";
 
 const FORMAT = 1;
 
+/**
+ * Text of all lines of a header, in UTF-16 units: they are held in memory, while entries go to the database one
+ * by one. Some 30,000 generations with 100 outputs each.
+ */
+const MAX_HEADER_LENGTH = 64 * 1024 * 1024;
+
 /** A generation that a layer holds (its own) or covers. */
 export interface Generation {
   readonly name: GenerationName;
@@ -59,6 +65,7 @@ export class LayerParser {
   #kind: "segment" | "root" | undefined;
   #record: PublishRecord | undefined;
   #expectedCovers = 0;
+  #headerLength = 0;
   #nonce = "";
   readonly #covers: Generation[] = [];
 
@@ -112,6 +119,13 @@ export class LayerParser {
   }
 
   #readCover(text: string, where: string): void {
+    this.#headerLength += text.length;
+    if (this.#headerLength > MAX_HEADER_LENGTH) {
+      throw new NixcacheError(
+        "corrupt",
+        `${where}: the header is longer than ${MAX_HEADER_LENGTH} characters`,
+      );
+    }
     const cover = asObject(parseJsonObject(text, where), where);
     const name = cover.covers;
     if (!isGenerationName(name)) {

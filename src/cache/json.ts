@@ -1,5 +1,5 @@
 /** Reading JSON that somebody else wrote: every failure is a `corrupt` error that says where. */
-import { NixcacheError } from "../errors.ts";
+import { NixcacheError, preview } from "../errors.ts";
 
 export type JsonObject = Record<string, unknown>;
 
@@ -21,8 +21,14 @@ export function asObject(value: unknown, where: string): JsonObject {
   return value as JsonObject;
 }
 
-/** A short form of any value for a message. */
-export function preview(value: unknown): string {
-  const text = JSON.stringify(value) ?? String(value);
-  return text.length > 80 ? `${text.slice(0, 80)}…` : text;
+/**
+ * The JSON of a value that was parsed.
+ * @throws `corrupt`, naming `where`, for one that is nested too deeply to be written: reading has no such limit.
+ */
+export function stringifyJson(value: JsonObject, where: string): string {
+  try {
+    return JSON.stringify(value);
+  } catch (cause) {
+    throw new NixcacheError("corrupt", `${where}: the JSON is nested too deeply`, { cause });
+  }
 }

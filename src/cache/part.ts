@@ -5,7 +5,7 @@
  * `[digest, size, offset, length]`; all numbers are bytes, `size` is the blob's, which a manifest that names
  * the blob must state.
  */
-import { NixcacheError } from "../errors.ts";
+import { NixcacheError, preview } from "../errors.ts";
 import { type Digest, parseDigest } from "../oci/digest.ts";
 
 export interface Part {
@@ -41,7 +41,7 @@ function decodePart(value: unknown, where: string): Part {
   if (!Array.isArray(value) || (value.length !== 2 && value.length !== 4)) {
     throw new NixcacheError(
       "corrupt",
-      `${where}: got the part ${JSON.stringify(value)}, expected [digest, size] or [digest, size, offset, length]`,
+      `${where}: got the part ${preview(value, 200)}, expected [digest, size] or [digest, size, offset, length]`,
     );
   }
   const blob = parseDigest(value[0], where);
@@ -49,7 +49,7 @@ function decodePart(value: unknown, where: string): Part {
   if (!isCount(size) || !isCount(offset) || !isCount(length) || length === 0 || offset + length > size) {
     throw new NixcacheError(
       "corrupt",
-      `${where}: got the part ${JSON.stringify(value)}, which lies outside its blob of ${String(size)} bytes`,
+      `${where}: got the part ${preview(value, 200)}, which lies outside its blob of ${preview(size)} bytes`,
     );
   }
   return { blob, size, offset, length };

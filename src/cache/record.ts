@@ -2,9 +2,9 @@
  * The publish record: who published what from where. It is the first line of a segment's index layer, and a
  * root layer repeats it for each segment that it covers, so that history needs no further request.
  */
-import { NixcacheError } from "../errors.ts";
+import { NixcacheError, preview } from "../errors.ts";
 import { type Digest, parseDigest } from "../oci/digest.ts";
-import { asObject, type JsonObject, preview } from "./json.ts";
+import { asObject, type JsonObject } from "./json.ts";
 
 export interface PublishRecord {
   /** When it was published, ISO 8601 in UTC, by the publisher's clock. */
@@ -86,6 +86,6 @@ function text(object: JsonObject, field: string, where: string): string {
 function wrong(where: string, field: string, found: unknown, expected: string): NixcacheError {
   return new NixcacheError(
     "corrupt",
-    `${where}: got ${JSON.stringify(field)}: ${preview(found)}, expected ${expected}`,
+    `${where}: got ${preview(field)}: ${preview(found)}, expected ${expected}`,
   );
 }

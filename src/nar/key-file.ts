@@ -14,6 +14,9 @@ import {
 /** A file, or the text itself and the name of the variable that held it. */
 export type KeySource = { readonly file: string } | { readonly text: string; readonly from: string };
 
+/** What ends in a colon and as much base64 as a key has is the key itself, given in place of its file. */
+const KEY_TEXT = /:[A-Za-z0-9+/]{40,}={0,2}\s*$/;
+
 /** More than any key file has, in bytes. */
 const MAX_KEY_BYTES = 64 * 1024;
 
@@ -47,6 +50,16 @@ export function readSigningKey(source: KeySource): SecretKey {
     if (bytes.length > MAX_KEY_BYTES) throw new Error(`it has ${bytes.length} bytes`);
     text = bytes.toString("utf8");
   } catch (cause) {
+    if (KEY_TEXT.test(source.file)) {
+      // Neither the message nor the system's own error, which names the file, may show it.
+      throw new NixcacheError(
+        "key",
+        "cannot read the signing key: got a key, expected the name of its file",
+        {
+          hint: "Write the key to a file of its own, or put it into NIX_SIGNING_KEY.",
+        },
+      );
+    }
     throw new NixcacheError("key", `cannot read the signing key ${source.file}: ${messageOf(cause)}`, {
       hint: "Make one with: nixcache keygen NAME",
       cause,

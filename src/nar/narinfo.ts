@@ -70,7 +70,7 @@ export function parseNarInfo(text: string, where = "narinfo", storeDir: string =
   let ca: string | undefined;
 
   let start = 0;
-  while (start < text.length) {
+  for (let line = 1; start < text.length; line++) {
     const end = text.indexOf("\n", start);
     if (end < 0) throw refuse(text, start, where, "a newline at the end");
     const colon = text.indexOf(":", start);
@@ -96,14 +96,14 @@ export function parseNarInfo(text: string, where = "narinfo", storeDir: string =
         compression = value;
         break;
       case "FileHash":
-        fileHash = isCanonicalSha256(value) ? value : canonicalSha256(value, atLine(text, start, where));
+        fileHash = isCanonicalSha256(value) ? value : canonicalSha256(value, `${where} line ${line}`);
         break;
       case "FileSize":
         fileSize = parseSize(value);
         if (fileSize < 0) throw refuse(text, start, where, "a size in bytes");
         break;
       case "NarHash":
-        narHash = isCanonicalSha256(value) ? value : canonicalSha256(value, atLine(text, start, where));
+        narHash = isCanonicalSha256(value) ? value : canonicalSha256(value, `${where} line ${line}`);
         break;
       case "NarSize":
         narSize = parseSize(value);
@@ -131,7 +131,7 @@ export function parseNarInfo(text: string, where = "narinfo", storeDir: string =
         break;
       case "CA":
         if (ca !== undefined) throw refuse(text, start, where, "CA only once");
-        if (value !== "") ca = formatContentAddress(parseContentAddress(value, atLine(text, start, where)));
+        if (value !== "") ca = formatContentAddress(parseContentAddress(value, `${where} line ${line}`));
         break;
     }
     start = end + 1;

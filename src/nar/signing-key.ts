@@ -8,7 +8,7 @@
  * https://nix.dev/manual/nix/latest/command-ref/nix-store/generate-binary-cache-key
  */
 import { ed25519 } from "@noble/curves/ed25519.js";
-import { NixcacheError } from "../errors.ts";
+import { NixcacheError, preview } from "../errors.ts";
 import { decodeBase64 } from "./hash.ts";
 
 export interface PublicKey {
@@ -46,11 +46,12 @@ export const KEY_SIZE = 32;
  */
 export function checkKeyName(name: string): void {
   if (name === "" || /[\s\p{Cc}:]/u.test(name)) {
-    throw new NixcacheError(
-      "key",
-      `key name: got ${JSON.stringify(name)}, expected one without colons and white space`,
-      { hint: "Name the key after the cache, such as example.org-1." },
-    );
+    // Behind a colon may be the key itself.
+    const colon = name.indexOf(":");
+    const shown = colon < 0 ? preview(name) : `${preview(name.slice(0, colon))} and a colon`;
+    throw new NixcacheError("key", `key name: got ${shown}, expected one without colons and white space`, {
+      hint: "Name the key after the cache, such as example.org-1.",
+    });
   }
 }
 

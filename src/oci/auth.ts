@@ -6,7 +6,7 @@
  * GHCR's are opaque and carry no lifetime, so a 401 may come at any time and renews once. All requests that
  * wait for a token share one flight. Secrets go to the registry's own origin and to its realm, nowhere else.
  */
-import { createFetch } from "ofetch";
+import { createFetch, type FetchOptions } from "ofetch";
 import { NixcacheError } from "../errors.ts";
 import { ACTIONS, type Access } from "./access.ts";
 import { readBounded, sanitize } from "./body.ts";
@@ -183,18 +183,22 @@ async function requestToken(
   });
   const stopListening = onAbort([network.signal], (signal) => controller.abort(signal.reason));
   try {
-    const answer = await createFetch({ fetch: network.fetch as typeof fetch }).raw(url.href, {
+    const init: FetchOptions<"stream"> & { decompress: boolean } = {
       retry: false,
       redirect: "manual",
       ignoreResponseError: true,
       responseType: "stream",
+      // fetch unpacks zstd without holding back, so that a few KB fill the memory before they can be counted.
+      decompress: false,
       signal: controller.signal,
       headers: {
         "user-agent": options.userAgent,
         accept: "application/json",
+        "accept-encoding": "identity",
         ...(credentials === undefined ? {} : { authorization: basicHeader(credentials) }),
       },
-    });
+    };
+    const answer = await createFetch({ fetch: network.fetch as typeof fetch }).raw(url.href, init);
     const body = new TextDecoder().decode(await readBounded(answer.body, MAX_TOKEN_ANSWER_BYTES, what));
     return readToken(options, access, what, answer.status, answer.headers, body, credentials !== undefined);
   } catch (error) {
@@ -220,7 +224,7 @@ function readToken(
   hasCredentials: boolean,
 ): Cached {
   const { reference, network } = options;
-  const verdict = classify(status, headers, body, network.now());
+  const verdict = classify(status, headers, body, network.now(), options.policy.secondaryLimitMs);
   if (verdict.kind === "retry") {
     const failure = new NixcacheError("unreachable", `${what}: got ${status} ${sanitize(body)}`.trimEnd());
     throw new TransientFailure(failure, verdict.afterMs);

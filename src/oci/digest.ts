@@ -4,7 +4,7 @@
  *
  * Other algorithms are registered (sha512), but no registry needs them and we never write them.
  */
-import { NixcacheError } from "../errors.ts";
+import { NixcacheError, preview } from "../errors.ts";
 
 export type Digest = `sha256:${string}`;
 
@@ -17,10 +17,7 @@ export function isDigest(text: unknown): text is Digest {
 /** @throws `corrupt`, naming `where`, when `text` is not a SHA-256 digest. */
 export function parseDigest(text: unknown, where: string): Digest {
   if (isDigest(text)) return text;
-  throw new NixcacheError(
-    "corrupt",
-    `${where}: got ${JSON.stringify(text)}, expected a digest sha256:<64 hex>`,
-  );
+  throw new NixcacheError("corrupt", `${where}: got ${preview(text)}, expected a digest sha256:<64 hex>`);
 }
 
 /** The 64 hexadecimal characters. */

@@ -51,8 +51,15 @@ export function decodeIndex(bytes: Uint8Array, file: string): LayoutIndex {
   return { fields, entries: list.map((entry, i) => decodeEntry(entry, `${file}: manifests[${i}]`)) };
 }
 
+/** @throws `corrupt` when what other tools left in it is nested too deeply to be written again. */
 export function encodeIndex({ fields, entries }: LayoutIndex): Uint8Array {
-  return new TextEncoder().encode(JSON.stringify({ ...fields, manifests: entries.map(({ json }) => json) }));
+  let text: string;
+  try {
+    text = JSON.stringify({ ...fields, manifests: entries.map(({ json }) => json) });
+  } catch (cause) {
+    throw new NixcacheError("corrupt", "index.json: a field is nested too deeply to be written", { cause });
+  }
+  return new TextEncoder().encode(text);
 }
 
 /** The entry of a tag (the last one, should a tool have left several), or any one of a digest. */

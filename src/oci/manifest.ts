@@ -5,7 +5,7 @@
  * Fields that we have no use for (`subject`, `urls`, `data`, `platform`) are dropped when decoding: who puts a
  * manifest under another tag puts its own bytes again, never an encoding of what was decoded.
  */
-import { messageOf, NixcacheError } from "../errors.ts";
+import { messageOf, NixcacheError, preview } from "../errors.ts";
 import { type Digest, digestOf, parseDigest } from "./digest.ts";
 
 export const MEDIA_TYPE_MANIFEST = "application/vnd.oci.image.manifest.v1+json";
@@ -146,7 +146,7 @@ function decodeAnnotations(value: unknown, where: string): { annotations?: Recor
   // Some tools write null for "none".
   if (value === undefined || value === null) return {};
   const entries = Object.entries(object(value, where)).map(
-    ([name, text]) => [name, string(text, `${where}.${name}`, true)] as const,
+    ([name, text]) => [name, string(text, `${where}.${name.slice(0, 200)}`, true)] as const,
   );
   return { annotations: Object.fromEntries(entries) };
 }
@@ -173,6 +173,6 @@ function string(value: unknown, where: string, mayBeEmpty = false): string {
 }
 
 function mismatch(where: string, found: unknown, expected: string): NixcacheError {
-  const got = found === undefined ? "nothing" : JSON.stringify(found).slice(0, 200);
+  const got = found === undefined ? "nothing" : preview(found, 200);
   return new NixcacheError("corrupt", `${where}: got ${got}, expected ${expected}`);
 }

@@ -11,7 +11,7 @@
  * Grammar of names, tags and digests:
  * https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#pulling-manifests
  */
-import { NixcacheError } from "../errors.ts";
+import { NixcacheError, preview } from "../errors.ts";
 import { isDigest } from "./digest.ts";
 
 export interface RegistryReference {
@@ -91,7 +91,7 @@ function parseLayout(text: string): LayoutReference {
   if (tag !== null) {
     throw invalid(
       text,
-      `it names the tag ${tag[1]}, but a cache is a whole folder`,
+      `it names the tag ${tag[1]?.slice(0, 80)}, but a cache is a whole folder`,
       `Write oci:${path.slice(0, tag.index)}, or ./FOLDER if the colon belongs to the folder's name.`,
     );
   }
@@ -136,7 +136,7 @@ function parseGitHub(text: string, owner: string, repo: string): RegistryReferen
   if (repo.includes("/")) {
     throw invalid(
       text,
-      `${JSON.stringify(owner)} is no host, and OWNER/REPO has one slash`,
+      `${preview(owner)} is no host, and OWNER/REPO has one slash`,
       `Write ${GHCR_HOST}/${owner}/${repo} for a package on GHCR, or ./${owner}/${repo} for a folder.`,
     );
   }
@@ -163,10 +163,12 @@ function refuseTagOrDigest(text: string, name: string): void {
 function checkHost(text: string, host: string): void {
   const match = HOST.exec(host);
   const port = match?.[1];
-  if (match === null || (port !== undefined && (Number(port) < 1 || Number(port) > 65535))) {
+  // A last label that is a number makes an IPv4 address, and not every one is: such a text is no URL.
+  const usable = match !== null && URL.canParse(`https://${host}`);
+  if (!usable || (port !== undefined && (Number(port) < 1 || Number(port) > 65535))) {
     throw invalid(
       text,
-      `${JSON.stringify(host)} is no HOST or HOST:PORT`,
+      `${preview(host)} is no HOST or HOST:PORT`,
       "Write a host such as ghcr.io or localhost:5000.",
     );
   }
@@ -176,7 +178,7 @@ function checkRepository(text: string, name: string): void {
   if (REPOSITORY.test(name)) return;
   throw invalid(
     text,
-    `${JSON.stringify(name)} is no repository name`,
+    `${preview(name, 200)} is no repository name`,
     'Names are made of a-z and 0-9, joined by single ".", "_", "__", "-" or "/".',
   );
 }
@@ -186,9 +188,7 @@ function invalid(
   found: string,
   hint = "Write OWNER/REPO, HOST/NAME or a folder such as ./cache.",
 ): NixcacheError {
-  return new NixcacheError(
-    "reference",
-    `${JSON.stringify(text.slice(0, 300))} is no cache reference: ${found}`,
-    { hint },
-  );
+  return new NixcacheError("reference", `${preview(text, 300)} is no cache reference: ${found}`, {
+    hint: hint.length > 400 ? "Write OWNER/REPO, HOST/NAME or a folder such as ./cache." : hint,
+  });
 }

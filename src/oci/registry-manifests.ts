@@ -2,7 +2,7 @@
  * Manifests of a registry repository.
  * https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#pulling-manifests
  */
-import { NixcacheError } from "../errors.ts";
+import { NixcacheError, preview } from "../errors.ts";
 import { type Digest, digestOf, isDigest } from "./digest.ts";
 import {
   decodeManifest,
@@ -48,23 +48,24 @@ export function registryManifests(context: RegistryContext): ManifestMethods {
       signal,
     } as const;
     const what = transport.what(exchange);
-    const answer = await transport.callWhole(exchange, MAX_MANIFEST_BYTES);
-    if (answer.kind === "absent") return undefined;
-    if (answer.status === 304 && ifNot !== undefined) return "unchanged";
-    if (answer.status !== 200) throw unexpected(what, answer);
-    const { bytes } = answer;
-    const digest = digestOf(bytes);
-    for (const expected of [tagOrDigest, answer.headers.get("docker-content-digest")]) {
-      if (isDigest(expected) && expected !== digest) {
-        throw new NixcacheError(
-          "corrupt",
-          `${what}: the manifest's digest is ${digest}, expected ${expected}`,
-        );
+    return transport.callWhole(exchange, MAX_MANIFEST_BYTES, (answer) => {
+      if (answer.kind === "absent") return undefined;
+      if (answer.status === 304 && ifNot !== undefined) return "unchanged";
+      if (answer.status !== 200) throw unexpected(what, answer);
+      const { bytes } = answer;
+      const digest = digestOf(bytes);
+      for (const expected of [tagOrDigest, answer.headers.get("docker-content-digest")]) {
+        if (isDigest(expected) && expected !== digest) {
+          throw new NixcacheError(
+            "corrupt",
+            `${what}: the manifest's digest is ${digest}, expected ${expected}`,
+          );
+        }
       }
-    }
-    if (digest === ifNot) return "unchanged";
-    const mediaType = answer.headers.get("content-type")?.split(";")[0]?.trim().toLowerCase() ?? "";
-    return { digest, mediaType, bytes };
+      if (digest === ifNot) return "unchanged";
+      const mediaType = answer.headers.get("content-type")?.split(";")[0]?.trim().toLowerCase() ?? "";
+      return { digest, mediaType, bytes };
+    });
   };
 
   const statManifest: Store["statManifest"] = async (tagOrDigest, { signal } = {}) => {
@@ -123,7 +124,7 @@ export function registryManifests(context: RegistryContext): ManifestMethods {
   };
 
   const writeManifest: Store["writeManifest"] = async (tagOrDigest, mediaType, bytes, call = {}) => {
-    const plain = mediaType === MEDIA_TYPE_MANIFEST && isTag(tagOrDigest) ? plainVariant(bytes) : undefined;
+    const plain = mediaType === MEDIA_TYPE_MANIFEST ? plainVariant(bytes) : undefined;
     let first: NixcacheError | undefined;
     if (plain === undefined || !imageConfigs) {
       const result = await put(tagOrDigest, mediaType, bytes, call);
@@ -136,7 +137,8 @@ export function registryManifests(context: RegistryContext): ManifestMethods {
       { digest: IMAGE_CONFIG.digest, size: IMAGE_CONFIG.size, content: IMAGE_CONFIG_BYTES },
       call,
     );
-    const second = await put(tagOrDigest, mediaType, plain, call);
+    // Other bytes have another digest.
+    const second = await put(isTag(tagOrDigest) ? tagOrDigest : digestOf(plain), mediaType, plain, call);
     if (typeof second !== "string" && "refused" in second) throw first ?? second.refused;
     imageConfigs = true;
     return second;
@@ -179,6 +181,7 @@ function plainVariant(bytes: Uint8Array): Uint8Array | undefined {
 
 /** Registries put the digest into `detail`, as a text or within an object, or only into the message. */
 function digestsIn(errors: readonly RegistryError[]): Digest[] {
-  const text = JSON.stringify(errors.map(({ detail, message }) => [detail, message]));
+  // `preview`, as what is nested too deeply cannot be written; an answer with errors has 64 KiB at most.
+  const text = errors.map(({ detail, message }) => preview([detail, message], 128 * 1024)).join();
   return [...new Set(text.match(/sha256:[0-9a-f]{64}(?![0-9a-f])/g) ?? [])].filter(isDigest);
 }

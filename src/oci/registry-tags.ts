@@ -12,13 +12,17 @@ import { type Exchange, resolveLocation, unexpected } from "./transport.ts";
 
 const PAGE_TAGS = 1000;
 const MAX_PAGES = 1000;
-/** A page of 1000 tags has 130 KiB at most, but distribution 2.8 ignores `n` and sends all at once. */
-const MAX_PAGE_BYTES = 64 * 1024 * 1024;
+/**
+ * All pages together: some 500,000 tags of ours. A page of 1000 tags has 130 KiB at most, but distribution 2.8
+ * ignores `n` and sends all at once.
+ */
+const MAX_LIST_BYTES = 64 * 1024 * 1024;
 
 export function registryTags({ transport, at }: RegistryContext): Pick<Store, "listTags"> {
   const listTags: Store["listTags"] = async ({ signal } = {}) => {
     const tags = new Set<string>();
     const seen = new Set<string>();
+    let left = MAX_LIST_BYTES;
     let url: URL | undefined = at(`tags/list?n=${PAGE_TAGS}`);
     while (url !== undefined) {
       const exchange: Exchange = {
@@ -36,12 +40,17 @@ export function registryTags({ transport, at }: RegistryContext): Pick<Store, "l
         );
       }
       seen.add(url.href);
-      const answer = await transport.callWhole(exchange, MAX_PAGE_BYTES);
-      // A cache that does not exist yet has no tags; one that vanishes between two pages is none of that.
-      if (answer.kind === "absent" && seen.size === 1) return [];
-      if (answer.status !== 200) throw unexpected(what, answer);
-      for (const tag of tagsIn(answer.bytes, what)) tags.add(tag);
-      const next = parseNextLink(answer.headers.get("link"));
+      const page = await transport.callWhole(exchange, left, (answer) => {
+        // A cache that does not exist yet has no tags; one that vanishes between two pages is none of that.
+        if (answer.kind === "absent" && seen.size === 1) return undefined;
+        if (answer.status !== 200) throw unexpected(what, answer);
+        const next = parseNextLink(answer.headers.get("link"));
+        return { tags: tagsIn(answer.bytes, what), next, size: answer.bytes.length };
+      });
+      if (page === undefined) return [];
+      left -= page.size;
+      for (const tag of page.tags) tags.add(tag);
+      const { next } = page;
       url = next === undefined ? undefined : resolveLocation(url, next, what);
       if (url !== undefined && url.origin !== transport.origin) {
         throw new NixcacheError(

@@ -13,10 +13,14 @@ export interface RetryPolicy {
   readonly attempts: number;
   /** Tries when nobody listens there, or the host has no address: waiting rarely mends that. */
   readonly refusedAttempts: number;
+  /** Tries for an answer that is complete and wrong, such as bytes of another digest. */
+  readonly damagedAttempts: number;
   /** The first wait in ms; each further one doubles. Never waits less. */
   readonly floorMs: number;
   /** Where doubling ends, in ms. What the other side asks for may be longer. */
   readonly capMs: number;
+  /** The wait in ms after GitHub's secondary rate limit, which asks for "a few minutes" and names no number. */
+  readonly secondaryLimitMs: number;
   /** All waits of one operation together, in ms; a wait that goes beyond it ends the operation at once. */
   readonly budgetMs: number;
   /** From sending a request without a body to the first byte of its answer, in ms. */
@@ -34,8 +38,10 @@ export interface RetryPolicy {
 export const PATIENT: RetryPolicy = {
   attempts: 8,
   refusedAttempts: 3,
+  damagedAttempts: 3,
   floorMs: 500,
   capMs: 60_000,
+  secondaryLimitMs: 60_000,
   budgetMs: 15 * 60_000,
   connectTimeoutMs: 30_000,
   stallTimeoutMs: 120_000,
@@ -46,16 +52,15 @@ export const PATIENT: RetryPolicy = {
 export const BRISK: RetryPolicy = {
   attempts: 3,
   refusedAttempts: 1,
+  damagedAttempts: 2,
   floorMs: 500,
   capMs: 2_000,
+  secondaryLimitMs: 60_000,
   budgetMs: 5_000,
   connectTimeoutMs: 10_000,
   stallTimeoutMs: 30_000,
   answerTimeoutMs: 30_000,
 };
-
-/** GitHub asks for "a few minutes" after its secondary rate limit and names no number. */
-const SECONDARY_LIMIT_MS = 60_000;
 
 export type Verdict =
   | { readonly kind: "ok" | "absent" | "denied" | "fatal" }
@@ -90,12 +95,14 @@ export function parseErrors(body: string): RegistryError[] {
  * upload session that is gone (upload again from the start).
  * @param headers with lower-case look-up, as `Headers` has.
  * @param nowMs for a Retry-After that is a date.
+ * @param secondaryLimitMs as in the policy.
  */
 export function classify(
   status: number,
   headers: { get(name: string): string | null },
   body: string,
   nowMs: number,
+  secondaryLimitMs: number = PATIENT.secondaryLimitMs,
 ): Verdict {
   if (status >= 200 && status < 400) return { kind: "ok" };
   const codes = new Set(parseErrors(body).map((error) => error.code));
@@ -103,7 +110,7 @@ export function classify(
 
   if (status === 429 || codes.has("TOOMANYREQUESTS")) return retry(stated ?? messageWait(body));
   if (status === 403 && /secondary rate limit|abuse detection|rate limit exceeded/i.test(body)) {
-    return retry(stated ?? SECONDARY_LIMIT_MS);
+    return retry(stated ?? secondaryLimitMs);
   }
   if (status === 401 || status === 403) return { kind: "denied" };
   if (codes.has("BLOB_UPLOAD_UNKNOWN") || codes.has("BLOB_UPLOAD_INVALID")) return retry(stated);
@@ -152,8 +159,8 @@ export class TransientFailure extends Error {
     readonly failure: NixcacheError,
     /** What the other side asked for, in ms. */
     readonly afterMs?: number,
-    /** Nobody listens, or there is no such host: few tries. */
-    readonly refused = false,
+    /** Few tries: nobody listens or there is no such host, or the answer was complete and wrong. */
+    readonly few?: "refused" | "damaged",
   ) {
     super(failure.message);
   }
@@ -175,7 +182,7 @@ export function networkFailure(what: string, error: unknown): TransientFailure {
       ? "Check the host and port of the cache reference, and the network."
       : "Try again; if it lasts, check the network, proxy settings and the registry's status page.",
   });
-  return new TransientFailure(failure, undefined, refused);
+  return new TransientFailure(failure, undefined, refused ? "refused" : undefined);
 }
 
 function reasonOf(code: string, cause: unknown): string {
@@ -203,7 +210,8 @@ export async function withRetry<T>(
       return await attempt(tries);
     } catch (error) {
       if (!(error instanceof TransientFailure)) throw error;
-      const limit = error.refused ? Math.min(policy.refusedAttempts, policy.attempts) : policy.attempts;
+      const few = error.few === undefined ? policy.attempts : policy[`${error.few}Attempts`];
+      const limit = Math.min(few, policy.attempts);
       const wait = waitBefore(tries, policy, network.random(), error.afterMs);
       if (tries >= limit || waited + wait > policy.budgetMs) throw gaveUp(error, tries, waited, wait, policy);
       waited += wait;

@@ -78,12 +78,14 @@ export class BlobWriter {
       this.#memory.push(bytes);
       return;
     }
+    this.#file ??= await createFile(this.#nextFile());
+    const { path, handle } = this.#file;
     try {
-      this.#file ??= await this.#spill();
-      await writeAll(this.#file.handle, bytes);
+      for (const piece of this.#memory.splice(0)) await writeAll(handle, piece);
+      await writeAll(handle, bytes);
     } catch (cause) {
       await this.abort();
-      throw spoolError(this.#file?.path ?? "temporary file", cause);
+      throw spoolError(path, cause);
     }
   }
 
@@ -105,14 +107,6 @@ export class BlobWriter {
     rmSync(this.#file.path, { force: true });
     this.#file = undefined;
   }
-
-  async #spill(): Promise<{ path: string; handle: FileHandle }> {
-    const path = this.#nextFile();
-    const handle = await open(path, "wx", 0o600);
-    for (const piece of this.#memory) await writeAll(handle, piece);
-    this.#memory = [];
-    return { path, handle };
-  }
 }
 
 /** Removes the file behind a blob, if there is one; its memory goes by itself. */
@@ -125,6 +119,14 @@ export function streamBlob(blob: BlobSource): ReadableStream<Uint8Array> {
   return "file" in blob.content
     ? Bun.file(blob.content.file).stream()
     : new Blob([blob.content as Uint8Array<ArrayBuffer>]).stream();
+}
+
+async function createFile(path: string): Promise<{ path: string; handle: FileHandle }> {
+  try {
+    return { path, handle: await open(path, "wx", 0o600) };
+  } catch (cause) {
+    throw spoolError(path, cause);
+  }
 }
 
 async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {

@@ -66,16 +66,21 @@ export interface Answer {
   readonly close: () => void;
 }
 
+export interface WholeAnswer extends Answer {
+  readonly bytes: Uint8Array;
+}
+
 export interface Transport {
   readonly origin: string;
   send(exchange: Exchange): Promise<Answer>;
   /** `send` under the retry policy. */
   call(exchange: Exchange): Promise<Answer>;
   /**
-   * `call`, with the whole body of a success read within the tries; the answer is closed afterwards.
-   * @throws `protocol` for a body of more than `limit` bytes.
+   * `call`, with the whole body of a success read within the tries; the answer is closed afterwards. What
+   * `decode` calls `corrupt` is fetched again: bytes may have been damaged on their way.
+   * @throws `protocol` for a body of more than `limit` bytes; what `decode` throws.
    */
-  callWhole(exchange: Exchange, limit: number): Promise<Answer & { readonly bytes: Uint8Array }>;
+  callWhole<T>(exchange: Exchange, limit: number, decode: (answer: WholeAnswer) => T): Promise<T>;
   /** `GET ghcr.io/path`, without the query, which may hold a signature. */
   what(exchange: Exchange): string;
 }
@@ -203,7 +208,7 @@ export function createTransport(options: TransportOptions): Transport {
     const failed = status >= 400;
     const text = failed ? await errorText(response, exchange) : "";
     if (failed) close();
-    const verdict = classify(status, headers, text, network.now());
+    const verdict = classify(status, headers, text, network.now(), policy.secondaryLimitMs);
     const errors = failed ? parseErrors(text) : [];
     if (verdict.kind === "retry") {
       const failure = new NixcacheError(
@@ -255,10 +260,7 @@ export function createTransport(options: TransportOptions): Transport {
     }
   };
 
-  const readWhole = async (
-    exchange: Exchange,
-    limit: number,
-  ): Promise<Answer & { readonly bytes: Uint8Array }> => {
+  const readWhole = async (exchange: Exchange, limit: number): Promise<WholeAnswer> => {
     const answer = await send(exchange);
     let late = false;
     // Small bodies: the time that a stall may take is enough for all of one.
@@ -289,10 +291,21 @@ export function createTransport(options: TransportOptions): Transport {
     origin,
     what,
     send,
-    callWhole: (exchange, limit) =>
-      withRetry(policy, network, () => readWhole(exchange, limit), exchange.signal),
+    callWhole: (exchange, limit, decode) => {
+      const attempt = async () => decodeWhole(await readWhole(exchange, limit), decode);
+      return withRetry(policy, network, attempt, exchange.signal);
+    },
     call: (exchange) => withRetry(policy, network, () => send(exchange), exchange.signal),
   };
+}
+
+function decodeWhole<T>(answer: WholeAnswer, decode: (answer: WholeAnswer) => T): T {
+  try {
+    return decode(answer);
+  } catch (error) {
+    if (!(error instanceof NixcacheError) || error.code !== "corrupt") throw error;
+    throw new TransientFailure(error, undefined, "damaged");
+  }
 }
 
 interface Hop {

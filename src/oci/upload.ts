@@ -56,7 +56,7 @@ export async function uploadBlob(
           signal,
           headers: { "content-type": "application/octet-stream" },
           body: opened.body,
-          accept: [400, 404],
+          accept: [400, 404, 416],
         } as const;
         const done = await transport.send(put);
         done.close();
@@ -68,8 +68,8 @@ export async function uploadBlob(
           );
         }
         const error = unexpected(transport.what(put), done);
-        // The session is gone, whatever the registry calls that.
-        throw done.kind === "absent" ? new TransientFailure(error) : error;
+        // The session is gone, whatever the registry calls that, or it holds bytes of an earlier try.
+        throw done.kind === "absent" || done.status === 416 ? new TransientFailure(error) : error;
       } catch (error) {
         // A source that cannot be read breaks the request, which then looks like the network's fault.
         throw opened.failure() ?? error;

@@ -19,6 +19,9 @@ const FRAME_BYTES = 4 * 1024 * 1024;
  */
 const MAX_RATIO = 256;
 
+/** How often a layer is fetched before its bytes count as wrong. */
+const FETCHES = 2;
+
 /** Makes the blob of an index layer. */
 export async function makeLayer(
   spool: Spool,
@@ -49,9 +52,31 @@ export async function makeLayer(
 
 /**
  * Fetches an index layer whole and checks it; undefined when the blob is absent.
- * @throws `corrupt` when digest or size do not match. The caller discards the blob.
+ * @throws `corrupt` when digest or size do not match, twice: bytes may be damaged on their way. The caller
+ *   discards the blob.
  */
 export async function fetchLayer(
+  store: Store,
+  spool: Spool,
+  layer: BlobReference,
+  options: CallOptions,
+): Promise<BlobSource | undefined> {
+  for (let fetches = 1; ; fetches++) {
+    const blob = await fetchOnce(store, spool, layer, options);
+    if (blob === undefined) return undefined;
+    if (blob.digest === layer.digest && blob.size === layer.size) return blob;
+    discardBlob(blob);
+    if (fetches < FETCHES) continue;
+    throw new NixcacheError(
+      "corrupt",
+      `index layer ${layer.digest} of ${store.name}: what arrived is not ${layer.size} bytes with that digest`,
+      { hint: "Try again; when it stays, the registry or a proxy before it has damaged the blob." },
+    );
+  }
+}
+
+/** Whatever the store has under the digest, up to the expected size. */
+async function fetchOnce(
   store: Store,
   spool: Spool,
   layer: BlobReference,
@@ -65,18 +90,11 @@ export async function fetchLayer(
       if (writer.size + chunk.length > layer.size) break;
       await writer.write(chunk);
     }
-    const blob = await writer.finish();
-    if (blob.digest === layer.digest && blob.size === layer.size) return blob;
-    discardBlob(blob);
+    return await writer.finish();
   } catch (error) {
     await writer.abort();
     throw error;
   }
-  throw new NixcacheError(
-    "corrupt",
-    `index layer ${layer.digest} of ${store.name}: what arrived is not ${layer.size} bytes with that digest`,
-    { hint: "Try again; when it stays, the registry or a proxy before it has damaged the blob." },
-  );
 }
 
 /**

@@ -48,14 +48,18 @@ async function refreshOnce(context: ProtocolContext, options: RefreshOptions): P
   const listIsDue = before.listedAt === undefined || Math.abs(now - before.listedAt) >= LIST_EVERY_MS;
   // The list first: a root read after it may cover segments that the list lacks, and those are asked for.
   const listed = options.list || listIsDue ? await store.listTags({ signal }) : undefined;
-  const stored = await store.readManifest(ROOT_TAG, { ifNot: before.rootDigest, signal });
+  const stored = await unlessDamaged(context, () =>
+    store.readManifest(ROOT_TAG, { ifNot: before.rootDigest, signal }),
+  );
   if (stored === "unchanged" && listed === undefined) {
     await update(context, async (change) => change.setState({ ...database.view.state(), refreshedAt: now }));
     return false;
   }
   const tags = listed ?? (await store.listTags({ signal }));
   const root = stored === "unchanged" ? await readAgain(context, before.rootDigest as Digest) : stored;
-  const layers = decodeRoot(context, root)?.layers ?? [];
+  const decode = (): ImageManifest | undefined =>
+    root && decodeManifest(root.bytes, `the root of ${store.name}`);
+  const layers = (await unlessDamaged(context, decode))?.layers ?? [];
   // Fetching inside the transaction: two processes that refresh one index do it one after the other.
   return update(context, async (change) => {
     const changed = await rebuildView(context, change, {
@@ -70,18 +74,18 @@ async function refreshOnce(context: ProtocolContext, options: RefreshOptions): P
 }
 
 async function readAgain(context: ProtocolContext, digest: Digest): Promise<StoredManifest | undefined> {
-  const manifest = await context.store.readManifest(digest, { signal: context.signal });
+  const { store, signal } = context;
+  const manifest = await unlessDamaged(context, () => store.readManifest(digest, { signal }));
   return manifest === "unchanged" ? undefined : manifest;
 }
 
 /** Nothing depends on the root, so a damaged one is a warning and reads as none. */
-function decodeRoot(context: ProtocolContext, root: StoredManifest | undefined): ImageManifest | undefined {
-  if (root === undefined) return undefined;
+async function unlessDamaged<T>(context: ProtocolContext, read: () => Promise<T> | T): Promise<T | undefined> {
   try {
-    return decodeManifest(root.bytes, `the root of ${context.store.name}`);
+    return await read();
   } catch (error) {
-    if (!(error instanceof NixcacheError)) throw error;
-    context.warn(`${error.message}; reading the segments instead`);
+    if (!(error instanceof NixcacheError) || error.code !== "corrupt") throw error;
+    context.warn(`the root is damaged: ${error.message}; reading the segments instead`);
     return undefined;
   }
 }

@@ -2,18 +2,28 @@
  * Sending a NAR. The last bytes go out only after all were found right, so that a client never sees a wrong NAR
  * end cleanly (rule 5).
  */
-import { messageOf } from "../errors.ts";
+import { messageOf, NixcacheError } from "../errors.ts";
 import type { Store } from "../oci/store.ts";
 import { type NarFileSource, readNarFile } from "../protocol/nar-file.ts";
 
 /** NARs up to this many bytes are read whole, checked, and sent with their length. */
 export const BUFFERED_BYTES = 4 * 1024 * 1024;
 
+/** How often a NAR that is read whole is fetched when its bytes are wrong: they may have been damaged on their way. */
+const FETCHES = 2;
+
 /** The whole NAR file, checked. @throws when a part is absent, cannot be read, or is wrong. */
 export async function readNar(source: NarFileSource, store: Store, signal: AbortSignal): Promise<Uint8Array> {
-  const chunks: Uint8Array[] = [];
-  for await (const chunk of readNarFile(source, store, signal)) chunks.push(chunk);
-  return chunks.length === 1 && chunks[0] ? chunks[0] : Buffer.concat(chunks);
+  for (let fetches = 1; ; fetches++) {
+    const chunks: Uint8Array[] = [];
+    try {
+      for await (const chunk of readNarFile(source, store, signal)) chunks.push(chunk);
+      return chunks.length === 1 && chunks[0] ? chunks[0] : Buffer.concat(chunks);
+    } catch (error) {
+      const damaged = error instanceof NixcacheError && error.code === "corrupt";
+      if (!damaged || fetches === FETCHES) throw error;
+    }
+  }
 }
 
 /**
