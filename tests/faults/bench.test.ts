@@ -216,6 +216,8 @@ describeWith(["registry"], "the fault proxy", () => {
     far.expireLinks();
     expect((await fetch(first)).status).toBe(403);
     expect((await fetch(await link())).status).toBe(200);
+    const part = await fetch(url(`blobs/${DIGEST}`, far), { headers: { range: "bytes=7-9" } });
+    expect(await part.bytes()).toEqual(BLOB.slice(7, 10));
     const absent = await fetch(url(`blobs/${digestOf("absent")}`, far), { redirect: "manual" });
     expect(absent.status).toBe(404);
     expect((await fetch(url(`blobs/${DIGEST}`, far), { method: "HEAD" })).status).toBe(200);

@@ -4,9 +4,9 @@
  */
 import { Database } from "bun:sqlite";
 import { entryOf } from "../../src/cache/entry.ts";
-import { decodeManifest } from "../../src/oci/manifest.ts";
 import { parseHash } from "../../src/nar/hash.ts";
 import type { Digest } from "../../src/oci/digest.ts";
+import { decodeManifest } from "../../src/oci/manifest.ts";
 import { openStore } from "../../src/oci/open.ts";
 import { parseReference } from "../../src/oci/reference.ts";
 import type { Store } from "../../src/oci/store.ts";
@@ -28,17 +28,19 @@ export async function auditCache(reference: string): Promise<string[]> {
   const { view, path } = reader.database;
   using index = new Database(path, { readonly: true });
   const hashes = index.query<{ hash: string }, []>("SELECT DISTINCT hash FROM entry").all();
-  const entries = hashes.map(({ hash }) => entryOf(view.line(hash) as NonNullable<ReturnType<typeof view.line>>));
+  const entries = hashes.map(({ hash }) =>
+    entryOf(view.line(hash) as NonNullable<ReturnType<typeof view.line>>),
+  );
   const paths = new Set(entries.map(({ info }) => info.storePath));
   for (const { info, parts } of entries) {
     for (const reference of info.references) {
-      if (!paths.has(`/nix/store/${reference}`)) throw new Error(`${info.storePath}: ${reference} is not in the cache`);
+      if (!paths.has(`/nix/store/${reference}`))
+        throw new Error(`${info.storePath}: ${reference} is not in the cache`);
     }
-    const fileSha256: Digest = `sha256:${hex(info.fileHash ?? "")}`;
-    const file = await readNar({ parts, fileSha256 }, store, new AbortController().signal);
+    const file = await readNar({ parts, fileHash: info.fileHash }, store, new AbortController().signal);
     const nar = Bun.zstdDecompressSync(file);
-    const narHash = new Bun.CryptoHasher("sha256").update(nar).digest("hex");
-    if (narHash !== hex(info.narHash)) throw new Error(`${info.storePath}: its NAR has the hash ${narHash}`);
+    const found = new Bun.CryptoHasher("sha256").update(nar).digest("hex");
+    if (found !== hex(info.narHash)) throw new Error(`${info.storePath}: its NAR has the hash ${found}`);
   }
   return [...paths].sort();
 }

@@ -173,7 +173,7 @@ export async function startFaultProxy(options: FaultProxyOptions): Promise<Fault
     const blob = BLOB.exec(path);
     if (options.redirects && method === "GET" && blob !== null) {
       // A blob that is not there is the registry's to say.
-      const found = await pass({ ...request, method: "HEAD" }, path, headers, Buffer.alloc(0));
+      const found = await pass({ ...request, method: "HEAD" }, path, new Headers(), Buffer.alloc(0));
       if (found === "reset" || found.status !== 200) return found;
       const signature = crypto.randomUUID();
       links.set(signature, path);

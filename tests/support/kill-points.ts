@@ -27,7 +27,11 @@ function die(): never {
 type AnyFunction = (this: unknown, ...args: unknown[]) => unknown;
 
 /** Replaces methods by ones that count. `counts` may pass a call over, such as an open for reading. */
-function watch(object: object, names: readonly string[], counts: (args: unknown[]) => boolean = () => true): void {
+function watch(
+  object: object,
+  names: readonly string[],
+  counts: (args: unknown[]) => boolean = () => true,
+): void {
   const methods = object as Record<string, AnyFunction>;
   for (const name of names) {
     const original = methods[name] as AnyFunction;
@@ -47,17 +51,24 @@ const writes = ([, flags]: unknown[]) => typeof flags === "string" && flags !== 
 const handle = await fsp.open("/dev/null");
 const fileHandle = Object.getPrototypeOf(handle);
 await handle.close();
-const memory = new Database(":memory:");
-const statement = Object.getPrototypeOf(memory.query("SELECT 1"));
-memory.close();
-
 watch(fsp, ["rename", "link", "unlink", "mkdir", "utimes", "rm"]);
 watch(fsp, ["open"], writes);
 watch(fileHandle, ["write", "writeFile", "sync", "chmod"]);
 watch(fs, ["mkdirSync", "rmSync", "mkdtempSync"]);
 watch(Database.prototype, ["run"]);
-watch(statement, ["run"]);
+// A statement's methods are its own, and a database hands out the same statement for the same text.
+const { query } = Database.prototype;
+const watched = new WeakSet<object>();
+Database.prototype.query = function (this: InstanceType<typeof Database>, text: string) {
+  const statement = query.call(this, text);
+  if (!watched.has(statement)) watch(statement, ["run"]);
+  watched.add(statement);
+  return statement;
+} as typeof query;
 
 process.on("exit", () => {
   if (KILL_COUNT_FILE !== undefined) fs.writeFileSync(KILL_COUNT_FILE, String(count));
 });
+
+// A module, which may wait at its top level.
+export {};

@@ -23,7 +23,9 @@ export function choices(name: string): Choices {
     below,
     pick(items, count) {
       const left = [...items];
-      return Array.from({ length: Math.min(count, left.length) }, () => left.splice(below(left.length), 1)).flat();
+      return Array.from({ length: Math.min(count, left.length) }, () =>
+        left.splice(below(left.length), 1),
+      ).flat();
     },
   };
 }
