@@ -3,7 +3,7 @@
  * hands in `process.env`, which nothing else reads.
  */
 import { homedir, tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { NixcacheError } from "./errors.ts";
 import type { KeySource } from "./nar/key-file.ts";
 import type { CredentialSources } from "./oci/credentials.ts";
@@ -59,12 +59,14 @@ export function cacheReference(flag: string | undefined, env: Environment): Cach
 
 /** The file of the local index of one cache. */
 export function indexFile(reference: CacheReference, env: Environment): string {
+  // Two folders called ./cache are two caches.
+  const name = reference.kind === "layout" ? resolve(reference.path) : formatReference(reference);
   const directory =
     variable(env, "NIXCACHE_INDEX_DIR") ??
     // systemd gives a list when a unit has several.
     variable(env, "CACHE_DIRECTORY")?.split(":")[0] ??
     join(variable(env, "XDG_CACHE_HOME") ?? join(home(env), ".cache"), "nixcache");
-  return join(directory, `index-${digestHex(digestOf(formatReference(reference))).slice(0, 16)}.sqlite`);
+  return join(directory, `index-${digestHex(digestOf(name)).slice(0, 16)}.sqlite`);
 }
 
 /** Where blobs in the making are kept. */
@@ -97,6 +99,7 @@ export function listenAddress(
   env: Environment,
 ): ListenAddress {
   const port = wholeNumber("--port", flags.port ?? variable(env, "NIXCACHE_PORT"), DEFAULT_PORT, 0, 65_535);
+  if (flags.listen === "") throw new NixcacheError("usage", "--listen: got nothing, expected an address");
   return { hostname: flags.listen ?? variable(env, "NIXCACHE_LISTEN") ?? DEFAULT_LISTEN, port };
 }
 

@@ -92,6 +92,11 @@ export function preview(value: unknown, length = 80): string {
   return text.length > length || short !== value ? `${text.slice(0, length)}…` : text;
 }
 
+/** Without what stands before the @ of a URL: it may be a password. */
+export function withoutUser(text: string): string {
+  return text.replace(/(^|\/\/|")[^/@"]*@/g, "$1…@");
+}
+
 /** The text of anything that was thrown, without a stack. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);

@@ -8,7 +8,7 @@ import { publish } from "./commands/publish.ts";
 import { serve } from "./commands/serve.ts";
 import { verify } from "./commands/verify.ts";
 import { type Context, realHost, threadCount } from "./context.ts";
-import { type ErrorCode, EXIT_CODES, messageOf, NixcacheError } from "./errors.ts";
+import { type ErrorCode, EXIT_CODES, messageOf, NixcacheError, systemCode } from "./errors.ts";
 import { createLog } from "./terminal/log.ts";
 import { COMMIT, VERSION } from "./version.ts";
 
@@ -28,13 +28,29 @@ const terminal = process.stderr.isTTY === true && env.TERM !== "dumb" && !env.CI
 const log = createLog({ terminal, colors: terminal && !env.NO_COLOR });
 const abort = new AbortController();
 
+/** From the first signal to the end of the process, in milliseconds, however busy it is. */
+const STOP_WITHIN_MS = 2_000;
+
 for (const name of ["SIGINT", "SIGTERM"] as const) {
   process.on(name, () => {
     // The second time the person means it.
     if (abort.signal.aborted) process.exit(EXIT_CODES.interrupted);
     abort.abort(new NixcacheError("interrupted", `stopped by ${name}`));
+    // What does not listen (standard input, a command of Nix's) must not keep the process: any moment is safe.
+    const end = () => {
+      log.error(`stopped by ${name}`);
+      process.exit(EXIT_CODES.interrupted);
+    };
+    setTimeout(end, STOP_WITHIN_MS).unref();
   });
 }
+
+process.stdout.on("error", (error) => {
+  // Whoever read our output has gone, as in `nixcache … | head -1`.
+  if (systemCode(error) === "EPIPE") process.exit(process.exitCode ?? 0);
+  log.error(`cannot write to standard output: ${messageOf(error)}`);
+  process.exit(EXIT_CODES.filesystem);
+});
 
 const context: Context = {
   env,

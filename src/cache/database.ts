@@ -6,7 +6,7 @@
  * (or another process) loads. The file holds nothing that cannot be read again: a damaged one is thrown away.
  */
 import { Database, SQLiteError } from "bun:sqlite";
-import { mkdirSync, rmSync } from "node:fs";
+import { mkdirSync, rmSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { messageOf, NixcacheError } from "../errors.ts";
 import { IndexReader } from "./index-reader.ts";
@@ -42,27 +42,27 @@ CREATE TABLE dead (id TEXT PRIMARY KEY, seen INTEGER NOT NULL) WITHOUT ROWID;
 
 export class IndexDatabase {
   readonly path: string;
-  readonly #connection: Database;
-  /** The view as of the last update, by any process. */
-  readonly view: IndexReader;
+  #connection: Database;
+  /** The file that the connection has open: somebody may have removed or replaced it since. */
+  #inode: number;
+  #view: IndexReader;
 
-  private constructor(path: string, connection: Database) {
+  private constructor(path: string) {
     this.path = path;
-    this.#connection = connection;
-    this.view = new IndexReader(connection);
+    this.#connection = openFresh(path);
+    this.#view = new IndexReader(this.#connection);
+    this.#inode = inodeOf(path);
+  }
+
+  /** The view as of the last update, by any process. */
+  get view(): IndexReader {
+    return this.#view;
   }
 
   /** Opens the file, making it and its folder where needed. @throws `filesystem` when it cannot be written. */
   static open(path: string): IndexDatabase {
     try {
-      mkdirSync(dirname(path), { recursive: true });
-      try {
-        return new IndexDatabase(path, openCurrent(path));
-      } catch (error) {
-        if (!isDamaged(error)) throw error;
-        for (const suffix of ["", "-wal", "-shm"]) rmSync(path + suffix, { force: true });
-        return new IndexDatabase(path, openCurrent(path));
-      }
+      return new IndexDatabase(path);
     } catch (cause) {
       throw databaseError(path, cause);
     }
@@ -84,6 +84,7 @@ export class IndexDatabase {
    * `wait` is called while another process writes.
    */
   async update<T>(change: (update: IndexUpdate) => Promise<T>, wait: () => Promise<void>): Promise<T> {
+    if (inodeOf(this.path) !== this.#inode) this.#reopen();
     const write = this.#openWriter();
     try {
       await this.#begin(write, wait);
@@ -96,6 +97,10 @@ export class IndexDatabase {
         throw error;
       }
     } catch (error) {
+      if (isDamaged(error)) {
+        removeFiles(this.path);
+        throw new IndexDamaged(this.path, error);
+      }
       throw error instanceof SQLiteError ? databaseError(this.path, error) : error;
     } finally {
       write.close();
@@ -108,6 +113,17 @@ export class IndexDatabase {
 
   [Symbol.dispose](): void {
     this.close();
+  }
+
+  #reopen(): void {
+    try {
+      this.#connection.close();
+      this.#connection = openFresh(this.path);
+    } catch (cause) {
+      throw databaseError(this.path, cause);
+    }
+    this.#view = new IndexReader(this.#connection);
+    this.#inode = inodeOf(this.path);
   }
 
   #openWriter(): Database {
@@ -128,6 +144,37 @@ export class IndexDatabase {
       }
     }
   }
+}
+
+/** The index was damaged and has been removed: whoever updates again starts with an empty one. */
+export class IndexDamaged extends NixcacheError {
+  constructor(path: string, cause: unknown) {
+    super("filesystem", `the local index ${path} was damaged and has been removed: ${messageOf(cause)}`, {
+      hint: "Run it again: the index is read anew from the cache.",
+      cause,
+    });
+  }
+}
+
+/** Opens the file, made anew where it is absent, damaged, or of another version. */
+function openFresh(path: string): Database {
+  mkdirSync(dirname(path), { recursive: true });
+  try {
+    return openCurrent(path);
+  } catch (error) {
+    if (!isDamaged(error)) throw error;
+    removeFiles(path);
+    return openCurrent(path);
+  }
+}
+
+function removeFiles(path: string): void {
+  for (const suffix of ["", "-wal", "-shm"]) rmSync(path + suffix, { force: true });
+}
+
+/** 0 for a file that is not there. */
+function inodeOf(path: string): number {
+  return statSync(path, { throwIfNoEntry: false })?.ino ?? 0;
 }
 
 function openCurrent(path: string): Database {

@@ -37,8 +37,27 @@ export type LayerHeader =
       readonly nonce: string;
     };
 
-/** The lines of a layer, each without its newline. */
+/**
+ * The lines of a layer, each without its newline.
+ * @throws `internal` for a line that readers would refuse: one such layer would close the cache to everybody.
+ */
 export function* formatLayer(
+  header: LayerHeader,
+  lines: Iterable<Pick<EntryLine, "narinfo" | "rest">>,
+): Generator<string> {
+  for (const line of unboundedLines(header, lines)) {
+    // Three bytes at most for a UTF-16 unit: most lines need not be measured.
+    if (line.length * 3 > MAX_LINE_BYTES && Buffer.byteLength(line) > MAX_LINE_BYTES) {
+      throw new NixcacheError(
+        "internal",
+        `a line of the index has over ${MAX_LINE_BYTES} bytes: ${line.slice(0, 200)}`,
+      );
+    }
+    yield line;
+  }
+}
+
+function* unboundedLines(
   header: LayerHeader,
   lines: Iterable<Pick<EntryLine, "narinfo" | "rest">>,
 ): Generator<string> {

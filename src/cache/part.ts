@@ -17,7 +17,7 @@ export interface Part {
 }
 
 /** More than this many parts of 1 GiB is no NAR that we made. */
-const MAX_PARTS = 65_536;
+const MAX_PARTS = 32_768;
 
 export function isWholeBlob(part: Part): boolean {
   return part.offset === 0 && part.length === part.size;

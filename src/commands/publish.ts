@@ -1,3 +1,4 @@
+import { mapConcurrently } from "../concurrency.ts";
 import {
   byteSize,
   cacheReference,
@@ -15,11 +16,18 @@ import { STORE_DIR } from "../nar/store-path.ts";
 import { openNixStore } from "../nix/store.ts";
 import { Compressor } from "../publish/nar-file.ts";
 import { type PublishResult, publish as publishClosure } from "../publish/publish.ts";
+import { rootsOf } from "../publish/roots.ts";
 import { formatBytes, formatCount, formatDuration } from "../terminal/format.ts";
-import { silentProgress, terminalProgress } from "../terminal/progress.ts";
+import { plainProgress, terminalProgress } from "../terminal/progress.ts";
 import { TOOL } from "../version.ts";
 import { DEFAULT_COMPRESSION_LEVEL } from "../zstd.ts";
 import { cacheArgs, command, usageError } from "./command.ts";
+
+/** Smaller parts would only multiply requests; a NAR may have some 32,000. */
+const MIN_PART_BYTES = 8 * 1024 * 1024;
+
+/** Without Nix's database each name is a process of nix-store. */
+const RESOLVE_AT_ONCE = 8;
 
 /** Packs and large NARs in the making at once: enough to compress on two cores while two uploads wait. */
 const UNITS_AT_ONCE = 4;
@@ -57,7 +65,7 @@ export const publish = command(
       1,
       19,
     );
-    const partBytes = byteSize("--part-size", given.text("part-size"), DEFAULT_PART_BYTES, 1024);
+    const partBytes = byteSize("--part-size", given.text("part-size"), DEFAULT_PART_BYTES, MIN_PART_BYTES);
     const upstreams = openUpstreams(upstreamUrls(given.texts("upstream"), env));
     const reference = cacheReference(given.text("cache"), env);
 
@@ -67,13 +75,15 @@ export const publish = command(
         hint: "Clients can only substitute paths below /nix/store.",
       });
     }
-    const paths = await Promise.all(
-      (await givenPaths(given.positionals, context)).map((path) => store.resolve(path)),
-    );
+    const names = await givenPaths(given.positionals, context);
+    const paths = await mapConcurrently(names, RESOLVE_AT_ONCE, (name) => store.resolve(name));
     const closure = await store.closure(paths);
 
     using cache = openCache(reference, "write", context);
-    const progress = context.terminal ? terminalProgress(process.stderr, context.host.now) : silentProgress();
+    const { now } = context.host;
+    const progress = context.terminal
+      ? terminalProgress(process.stderr, now)
+      : plainProgress((line) => context.log.info(line), now);
     let result: PublishResult;
     try {
       result = await publishClosure(
@@ -82,10 +92,14 @@ export const publish = command(
           tool: TOOL,
           ...publishOrigin(env),
           system: nixSystem(),
-          roots: Object.fromEntries(paths.map((path) => [path.slice(STORE_DIR.length + 1), path])),
+          roots: rootsOf(paths),
         },
         {
           ...cache.protocol,
+          warn: (message) => {
+            progress.pause();
+            cache.protocol.warn(message);
+          },
           upstreams,
           key,
           partBytes,
@@ -130,6 +144,10 @@ function report(
     log.info(
       `would upload ${formatCount(paths.uploaded, "path")}, ${formatBytes(bytes.nar)} of NARs, to ${run.cacheName}${rest}`,
     );
+  } else if (paths.uploaded === 0 && leftOut.length > 0) {
+    log.info(`nothing was uploaded to ${run.cacheName}${rest}, ${formatDuration(run.elapsedMs)}`);
+  } else if (paths.uploaded === 0 && result.generation !== null) {
+    log.success(`recorded in ${run.cacheName}, nothing to upload${rest}, ${formatDuration(run.elapsedMs)}`);
   } else if (paths.uploaded === 0) {
     log.success(`nothing to upload to ${run.cacheName}${rest}, ${formatDuration(run.elapsedMs)}`);
   } else {

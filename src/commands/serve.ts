@@ -28,6 +28,7 @@ export const serve = command(
       cache,
       upstreams,
       onError,
+      underWay: () => server.pendingRequests,
       status: () => {
         const refreshedAt = cache.refreshedAt();
         return {
@@ -63,6 +64,8 @@ function listen(
       port,
       // Bun's own idle time-out cuts clients that pause while they write to disk.
       idleTimeout: 0,
+      // Else a second server on the port would be no error, and the kernel would deal requests out to both.
+      reusePort: false,
       maxRequestBodySize: 64 * 1024,
       development: false,
       fetch,

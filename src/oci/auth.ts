@@ -22,8 +22,12 @@ const DEFAULT_LIFETIME_S = 60;
 const MAX_TOKEN_ANSWER_BYTES = 1024 * 1024;
 
 export interface Authenticator {
-  /** The Authorization header to send now; undefined when none is known or it has expired. */
-  current(access: Access): string | undefined;
+  /**
+   * The Authorization header to send: ahead of a token's end, and while it is renewed, the next one. Undefined
+   * before the registry has asked for any.
+   * @throws as `renew`.
+   */
+  ready(access: Access): Promise<string | undefined>;
   /**
    * The header to send after a 401.
    * @param used what was sent; when another request has renewed it since, that result is returned.
@@ -56,6 +60,8 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticato
   const flights = new Map<Access, Promise<string>>();
   let credentials: Promise<Credentials | undefined> | undefined;
   let found: boolean | undefined;
+  /** The `WWW-Authenticate` that last led to a token. */
+  let challenge: string | null | undefined;
 
   const lookUp = async (): Promise<Credentials | undefined> => {
     credentials ??= options.credentials();
@@ -82,23 +88,27 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticato
         ? await fetchToken(options, access, realmOf(reference, bearer), bearer, await lookUp())
         : basic(options, access, challenges, await lookUp());
     cache.set(access, cached);
+    challenge = header;
     return cached.header;
   };
 
+  const renew: Authenticator["renew"] = async (access, used, header) => {
+    const now = current(access);
+    if (now !== undefined && now !== used) return now;
+    let flight = flights.get(access);
+    if (flight === undefined) {
+      cache.delete(access);
+      flight = obtain(access, header).finally(() => flights.delete(access));
+      flights.set(access, flight);
+    }
+    return flight;
+  };
+
   return {
-    current,
+    renew,
+    ready: async (access) =>
+      current(access) ?? (challenge === undefined ? undefined : renew(access, undefined, challenge)),
     hasCredentials: () => found,
-    renew: async (access, used, header) => {
-      const now = current(access);
-      if (now !== undefined && now !== used) return now;
-      let flight = flights.get(access);
-      if (flight === undefined) {
-        cache.delete(access);
-        flight = obtain(access, header).finally(() => flights.delete(access));
-        flights.set(access, flight);
-      }
-      return flight;
-    },
   };
 }
 

@@ -85,7 +85,14 @@ export async function replaceFile(temporary: string, path: string, bytes: Uint8A
 
 /** Makes names in a folder survive a loss of power. */
 export async function syncFolder(path: string): Promise<void> {
-  const handle = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
+  let handle: FileHandle;
+  try {
+    handle = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
+  } catch (error) {
+    // A folder that one may pass through and write below, but not read.
+    if (systemCode(error) === "EACCES") return;
+    throw fileError("read", path, error);
+  }
   try {
     await handle.sync();
   } catch (error) {

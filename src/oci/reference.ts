@@ -11,7 +11,7 @@
  * Grammar of names, tags and digests:
  * https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#pulling-manifests
  */
-import { NixcacheError, preview } from "../errors.ts";
+import { NixcacheError, preview, withoutUser } from "../errors.ts";
 import { isDigest } from "./digest.ts";
 
 export interface RegistryReference {
@@ -188,7 +188,11 @@ function invalid(
   found: string,
   hint = "Write OWNER/REPO, HOST/NAME or a folder such as ./cache.",
 ): NixcacheError {
-  return new NixcacheError("reference", `${preview(text, 300)} is no cache reference: ${found}`, {
-    hint: hint.length > 400 ? "Write OWNER/REPO, HOST/NAME or a folder such as ./cache." : hint,
-  });
+  return new NixcacheError(
+    "reference",
+    `${preview(withoutUser(text), 300)} is no cache reference: ${withoutUser(found)}`,
+    {
+      hint: hint.length > 400 ? "Write OWNER/REPO, HOST/NAME or a folder such as ./cache." : hint,
+    },
+  );
 }

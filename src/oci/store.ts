@@ -9,7 +9,7 @@
 import { NixcacheError } from "../errors.ts";
 import type { Digest } from "./digest.ts";
 
-/** Bytes to upload, addressed by their digest. `open` may be called again for a retry. */
+/** Bytes to upload, addressed by their digest. They are read once for each try. */
 export interface BlobSource {
   readonly digest: Digest;
   /** Bytes. */

@@ -189,7 +189,7 @@ export function createTransport(options: TransportOptions): Transport {
   const send = async (exchange: Exchange): Promise<Answer> => {
     const access = effective(exchange.access);
     const own = exchange.url.origin === origin;
-    const used = own ? authenticator.current(access) : undefined;
+    const used = own ? await authenticator.ready(access) : undefined;
     let result = await follow(exchange, used);
     if (own && result.response.status === 401 && result.url.origin === origin) {
       const challenge = result.response.headers.get("www-authenticate");

@@ -14,6 +14,15 @@ export interface NarFileSource {
   readonly fileHash: string | undefined;
 }
 
+export interface ReadOptions {
+  readonly signal?: AbortSignal | undefined;
+  /**
+   * How many bytes the next request may ask for. A body that nobody reads yet is buffered by the network stack up
+   * to this, so it bounds the memory of a slow client. Default: no bound.
+   */
+  readonly window?: (() => number) | undefined;
+}
+
 /** Bytes. */
 export function narFileSize({ parts }: NarFileSource): number {
   return parts.reduce((sum, part) => sum + part.length, 0);
@@ -28,7 +37,7 @@ export function narFileSize({ parts }: NarFileSource): number {
 export async function* readNarFile(
   source: NarFileSource,
   store: Store,
-  signal: AbortSignal | undefined,
+  options: ReadOptions = {},
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const file = new Bun.CryptoHasher("sha256");
   const expected = source.fileHash === undefined ? undefined : sha256Hex(source.fileHash);
@@ -36,7 +45,7 @@ export async function* readNarFile(
   for (const [index, part] of source.parts.entries()) {
     const hasher = isWholeBlob(part) && source.parts.length > 1 ? new Bun.CryptoHasher("sha256") : undefined;
     const isLast = index === source.parts.length - 1;
-    for await (const chunk of readPart(part, store, signal)) {
+    for await (const chunk of readPart(part, store, options)) {
       file.update(chunk);
       hasher?.update(chunk);
       // One chunk is always held back: the one that completes a part leaves after the part was found right.
@@ -52,30 +61,35 @@ export async function* readNarFile(
 async function* readPart(
   part: Part,
   store: Store,
-  signal: AbortSignal | undefined,
+  { signal, window }: ReadOptions,
 ): AsyncGenerator<Uint8Array, void, undefined> {
-  const range = isWholeBlob(part) ? undefined : { offset: part.offset, length: part.length };
-  const stream = await store.readBlob(part.blob, { range, signal });
-  if (stream === undefined) {
-    throw new NixcacheError(
-      "corrupt",
-      `blob ${part.blob} of ${store.name} is absent, although the index names it`,
-      {
-        hint: "Publish the path again.",
-      },
-    );
-  }
-  let length = 0;
-  for await (const chunk of stream) {
-    length += chunk.length;
-    // An empty chunk held back would hold back nothing.
-    if (chunk.length > 0) yield chunk;
-  }
-  if (length !== part.length) {
-    throw new NixcacheError(
-      "corrupt",
-      `blob ${part.blob} of ${store.name}: got ${length} bytes, expected ${part.length}`,
-    );
+  for (let done = 0; done < part.length; ) {
+    const length = Math.min(part.length - done, window?.() ?? part.length);
+    const range = { offset: part.offset + done, length };
+    const stream = await store.readBlob(part.blob, {
+      range: length === part.size ? undefined : range,
+      signal,
+    });
+    if (stream === undefined) {
+      throw new NixcacheError(
+        "corrupt",
+        `blob ${part.blob} of ${store.name} is absent, although the index names it`,
+        { hint: "Run nixcache verify --repair, then publish the path again." },
+      );
+    }
+    let got = 0;
+    for await (const chunk of stream) {
+      got += chunk.length;
+      // An empty chunk held back would hold back nothing.
+      if (chunk.length > 0) yield chunk;
+    }
+    if (got !== length) {
+      throw new NixcacheError(
+        "corrupt",
+        `blob ${part.blob} of ${store.name}: got ${got} bytes, expected ${length}`,
+      );
+    }
+    done += length;
   }
 }
 

@@ -4,13 +4,14 @@
  * The truth is the tag list. The root saves reading every segment: its layers count as far up the stack as
  * everything that they cover is alive; what they do not cover is read from the segments themselves.
  */
-import type { IndexUpdate } from "../cache/index-update.ts";
+import { IndexDamaged } from "../cache/database.ts";
 import { type GenerationName, ROOT_TAG } from "../cache/tags.ts";
 import { NixcacheError } from "../errors.ts";
 import type { Digest } from "../oci/digest.ts";
 import { decodeManifest, type ImageManifest } from "../oci/manifest.ts";
 import type { StoredManifest } from "../oci/store.ts";
 import type { ProtocolContext } from "./context.ts";
+import { updateIndex } from "./update-index.ts";
 import { rebuildView } from "./view.ts";
 
 /** The tags are listed again after this long even when the root stays the same. */
@@ -18,9 +19,6 @@ const LIST_EVERY_MS = 3_600_000;
 
 /** A refresh that took longer worked on a view that gc may have outrun. */
 const MAX_REFRESH_MS = 12 * 3_600_000;
-
-/** How long to wait for another process that is writing the local index, between two tries. */
-const WRITER_WAIT_MS = 50;
 
 export interface RefreshOptions {
   /** List the tags even when the root has not changed. */
@@ -36,7 +34,12 @@ export interface RefreshOptions {
 export async function refresh(context: ProtocolContext, options: RefreshOptions = {}): Promise<boolean> {
   for (;;) {
     const started = context.host.now();
-    const changed = await refreshOnce(context, options);
+    const changed = await refreshOnce(context, options).catch((error) => {
+      // Once: a disk that damages every file would keep us here.
+      if (!(error instanceof IndexDamaged)) throw error;
+      context.warn(`${error.message}; reading it anew`);
+      return refreshOnce(context, options);
+    });
     if (context.host.now() - started < MAX_REFRESH_MS) return changed;
   }
 }
@@ -52,7 +55,9 @@ async function refreshOnce(context: ProtocolContext, options: RefreshOptions): P
     store.readManifest(ROOT_TAG, { ifNot: before.rootDigest, signal }),
   );
   if (stored === "unchanged" && listed === undefined) {
-    await update(context, async (change) => change.setState({ ...database.view.state(), refreshedAt: now }));
+    await updateIndex(context, async (change) =>
+      change.setState({ ...database.view.state(), refreshedAt: now }),
+    );
     return false;
   }
   const tags = listed ?? (await store.listTags({ signal }));
@@ -61,7 +66,7 @@ async function refreshOnce(context: ProtocolContext, options: RefreshOptions): P
     root && decodeManifest(root.bytes, `the root of ${store.name}`);
   const layers = (await unlessDamaged(context, decode))?.layers ?? [];
   // Fetching inside the transaction: two processes that refresh one index do it one after the other.
-  return update(context, async (change) => {
+  return updateIndex(context, async (change) => {
     const changed = await rebuildView(context, change, {
       tags,
       stack: layers,
@@ -80,7 +85,10 @@ async function readAgain(context: ProtocolContext, digest: Digest): Promise<Stor
 }
 
 /** Nothing depends on the root, so a damaged one is a warning and reads as none. */
-async function unlessDamaged<T>(context: ProtocolContext, read: () => Promise<T> | T): Promise<T | undefined> {
+async function unlessDamaged<T>(
+  context: ProtocolContext,
+  read: () => Promise<T> | T,
+): Promise<T | undefined> {
   try {
     return await read();
   } catch (error) {
@@ -88,8 +96,4 @@ async function unlessDamaged<T>(context: ProtocolContext, read: () => Promise<T>
     context.warn(`the root is damaged: ${error.message}; reading the segments instead`);
     return undefined;
   }
-}
-
-function update<T>(context: ProtocolContext, change: (update: IndexUpdate) => Promise<T>): Promise<T> {
-  return context.database.update(change, () => context.host.sleep(WRITER_WAIT_MS, context.signal));
 }

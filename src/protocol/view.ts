@@ -141,7 +141,7 @@ async function loadSegment(
   }
   if (layer === undefined && (await store.statManifest(tag, { signal })) === undefined) return undefined;
   throw new NixcacheError("corrupt", `${where}: its first layer is ${layer ? "no segment's" : "absent"}`, {
-    hint: "The registry lost a blob that a manifest names. Publish the same paths again.",
+    hint: "The registry lost a blob that a manifest names. Run nixcache verify --repair, then publish again.",
   });
 }
 

@@ -97,10 +97,17 @@ async function uploadLarge(path: PathInfo, context: UploadContext): Promise<Unit
     writer = context.spool.writer();
     parts.push({ blob: blob.digest, size: blob.size, offset: 0, length: blob.size });
     // One part uploads while the next is compressed; a third waits, for the disk's sake.
-    await uploads.at(-2);
-    const upload = storeBlob(blob, context);
+    const turn = uploads.at(-2) ?? Promise.resolve();
+    const upload = turn.then(
+      () => storeBlob(blob, context),
+      (error) => {
+        discardBlob(blob);
+        throw error;
+      },
+    );
     upload.catch(() => {});
     uploads.push(upload);
+    await turn;
   };
   try {
     for await (const { raw, bytes } of compressedFrames(path, context)) {

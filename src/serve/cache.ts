@@ -62,14 +62,17 @@ export function serveCache(
 
   return {
     store: context.store,
-    view: database.view,
+    get view() {
+      return database.view;
+    },
     isLoaded: () => database.view.state().refreshedAt !== undefined,
     refreshedAt: () => database.view.state().refreshedAt,
     lastError: () => lastError,
     refresh: () => enqueue(true),
     async keepFresh(everyMs) {
-      while (!context.signal?.aborted) {
-        await enqueue(false).catch((error) => {
+      for (let first = true; !context.signal?.aborted; first = false) {
+        // An earlier run may have listed the tags long ago.
+        await enqueue(first).catch((error) => {
           // A folder that holds something else never becomes a cache by itself.
           if (error instanceof NixcacheError && error.code === "layout") throw error;
         });

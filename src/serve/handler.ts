@@ -11,16 +11,18 @@ import { parseNarInfo } from "../nar/narinfo.ts";
 import { type NarFileSource, narFileSize } from "../protocol/nar-file.ts";
 import type { Upstream } from "../upstream/client.ts";
 import type { ServedCache } from "./cache.ts";
-import { BUFFERED_BYTES, readNar, streamNar } from "./nar.ts";
+import { BUFFERED_BYTES, memoryShare, readNar, streamNar } from "./nar.ts";
 import { type Route, route } from "./route.ts";
 import { upstreamNarinfo, upstreamRequest } from "./upstreams.ts";
 
 export interface HandlerOptions {
   readonly cache: ServedCache;
   readonly upstreams: readonly Upstream[];
-  /** Keys to hand out beside those of the cache's publishers, as `name:base64`. */
+  /** What `/_status` answers. */
   readonly status: () => Record<string, unknown>;
   readonly onError: (message: string) => void;
+  /** Number of requests that are not fully answered yet. */
+  readonly underWay: () => number;
 }
 
 /** Lower wins; cache.nixos.org has 40. We pass on what it has, so Nix should come to us first. */
@@ -95,12 +97,16 @@ async function nar(
   const headers = { "content-type": NAR_TYPE, "content-length": String(length) };
   if (request.method === "HEAD") return new Response(null, { headers });
   const { store } = options.cache;
-  if (length <= BUFFERED_BYTES) {
-    return new Response((await readNar(source, store, request.signal)) as Uint8Array<ArrayBuffer>, {
+  const { signal } = request;
+  const window = () => memoryShare(options.underWay());
+  if (length <= Math.min(BUFFERED_BYTES, window())) {
+    return new Response((await readNar(source, store, { signal })) as Uint8Array<ArrayBuffer>, {
       headers,
     });
   }
-  return new Response(await streamNar(source, store, request.signal, options.onError), { headers });
+  return new Response(await streamNar(source, store, { signal, window, onError: options.onError }), {
+    headers,
+  });
 }
 
 async function upstreamNar(path: string, request: Request, options: HandlerOptions): Promise<Response> {

@@ -4,20 +4,35 @@
  */
 import { messageOf, NixcacheError } from "../errors.ts";
 import type { Store } from "../oci/store.ts";
-import { type NarFileSource, readNarFile } from "../protocol/nar-file.ts";
+import { type NarFileSource, type ReadOptions, readNarFile } from "../protocol/nar-file.ts";
 
 /** NARs up to this many bytes are read whole, checked, and sent with their length. */
 export const BUFFERED_BYTES = 4 * 1024 * 1024;
+
+/** What the bodies of all responses under way may keep in memory together, in bytes (rule 6). */
+const BUDGET_BYTES = 64 * 1024 * 1024;
+
+/** Less than this for one client would be all requests and no bytes. */
+const LEAST_SHARE_BYTES = 128 * 1024;
+
+/** The share of one response in the memory for bodies, in bytes. */
+export function memoryShare(responses: number): number {
+  return Math.max(LEAST_SHARE_BYTES, Math.floor(BUDGET_BYTES / Math.max(4, responses)));
+}
 
 /** How often a NAR that is read whole is fetched when its bytes are wrong: they may have been damaged on their way. */
 const FETCHES = 2;
 
 /** The whole NAR file, checked. @throws when a part is absent, cannot be read, or is wrong. */
-export async function readNar(source: NarFileSource, store: Store, signal: AbortSignal): Promise<Uint8Array> {
+export async function readNar(
+  source: NarFileSource,
+  store: Store,
+  options: ReadOptions = {},
+): Promise<Uint8Array> {
   for (let fetches = 1; ; fetches++) {
     const chunks: Uint8Array[] = [];
     try {
-      for await (const chunk of readNarFile(source, store, signal)) chunks.push(chunk);
+      for await (const chunk of readNarFile(source, store, options)) chunks.push(chunk);
       return chunks.length === 1 && chunks[0] ? chunks[0] : Buffer.concat(chunks);
     } catch (error) {
       const damaged = error instanceof NixcacheError && error.code === "corrupt";
@@ -29,15 +44,15 @@ export async function readNar(source: NarFileSource, store: Store, signal: Abort
 /**
  * The NAR file as a stream that holds back for a slow client. It errors, which breaks the transfer, when
  * anything is wrong. Starts reading at once: resolves when the first bytes are there, rejects when there are none.
- * @param onError told why a transfer was broken off, when it was not the client who did
+ * @param options.onError told why a transfer was broken off, when it was not the client who did
  */
 export async function streamNar(
   source: NarFileSource,
   store: Store,
-  signal: AbortSignal,
-  onError: (message: string) => void,
+  options: ReadOptions & { readonly onError: (message: string) => void },
 ): Promise<ReadableStream<Uint8Array>> {
-  const chunks = readNarFile(source, store, signal);
+  const { signal, onError } = options;
+  const chunks = readNarFile(source, store, options);
   let next = await chunks.next();
   return new ReadableStream<Uint8Array>(
     {
@@ -50,7 +65,7 @@ export async function streamNar(
         try {
           next = await chunks.next();
         } catch (error) {
-          if (!signal.aborted) onError(messageOf(error));
+          if (!signal?.aborted) onError(messageOf(error));
           throw error;
         }
         if (next.done) controller.close();

@@ -44,7 +44,8 @@ function split(url: string): { path: string | undefined; query: string } {
   const start = url.startsWith("/") ? 0 : url.indexOf("/", url.indexOf("://") + 3);
   const mark = url.indexOf("?", start);
   const end = mark === -1 ? url.length : mark;
-  const raw = url.slice(start + 1, end);
+  // A cache URL that ends in a slash gives two of them.
+  const raw = url.slice(start, end).replace(/^\/+/, "");
   const query = url.slice(end);
   if (!raw.includes("%")) return { path: raw, query };
   try {

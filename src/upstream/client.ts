@@ -4,7 +4,7 @@
  * Nix takes 401, 403, 404, 407 and 410 for "absent" and so do we; anything else that is not 200 is a failure
  * of the upstream, which is not an answer.
  */
-import { messageOf, NixcacheError, preview } from "../errors.ts";
+import { messageOf, NixcacheError, preview, withoutUser } from "../errors.ts";
 import { parseNarInfo } from "../nar/narinfo.ts";
 import { storeHashOf } from "../nar/store-path.ts";
 
@@ -57,7 +57,7 @@ const ENCODINGS: Readonly<Record<string, string>> = {
 
 /** @throws `usage` when `url` is no http or https URL. */
 export function openUpstream(url: string, options: UpstreamOptions): Upstream {
-  const base = parseUpstreamUrl(url);
+  const { base, authorization } = parseUpstreamUrl(url);
   const { fetch, timeoutMs, userAgent } = options;
 
   async function ask(path: string, init: UpstreamRequest): Promise<Response | undefined> {
@@ -70,7 +70,7 @@ export function openUpstream(url: string, options: UpstreamOptions): Upstream {
         method: init.method,
         signal: init.signal ? AbortSignal.any([init.signal, timeout.signal]) : timeout.signal,
         decompress: false,
-        headers: { "user-agent": userAgent, "accept-encoding": "identity" },
+        headers: { "user-agent": userAgent, "accept-encoding": "identity", ...authorization },
       });
     } catch (cause) {
       throw new NixcacheError("unreachable", `${init.method} ${target}: ${messageOf(cause)}`, { cause });
@@ -151,7 +151,8 @@ async function readText(response: Response): Promise<string> {
   return Buffer.concat(chunks).toString();
 }
 
-function parseUpstreamUrl(text: string): string {
+/** User and password of the URL go into a header: the URL itself stands in messages and in the status. */
+function parseUpstreamUrl(text: string): { base: string; authorization: Record<string, string> } {
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (
     url &&
@@ -159,10 +160,26 @@ function parseUpstreamUrl(text: string): string {
     url.search === "" &&
     url.hash === ""
   ) {
-    return url.href.replace(/\/+$/, "");
+    const user = `${unescaped(url.username)}:${unescaped(url.password)}`;
+    url.username = "";
+    url.password = "";
+    const base = url.href.replace(/\/+$/, "");
+    return {
+      base,
+      authorization: user === ":" ? {} : { authorization: `Basic ${Buffer.from(user).toString("base64")}` },
+    };
   }
   throw new NixcacheError(
     "usage",
-    `upstream: got ${preview(text, 300)}, expected a URL such as https://cache.nixos.org`,
+    `upstream: got ${preview(withoutUser(text), 300)}, expected a URL such as https://cache.nixos.org`,
   );
+}
+
+/** Escapes decoded; as it is where they are none, which URLs allow. */
+function unescaped(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }

@@ -84,7 +84,7 @@ export async function checkNars(
 /** What is wrong with the NAR, if anything. */
 async function checkNar({ store, signal }: ProtocolContext, line: EntryLine): Promise<string | undefined> {
   const { info, parts } = entryOf(line);
-  const file = readNarFile({ parts, fileHash: info.fileHash }, store, signal);
+  const file = readNarFile({ parts, fileHash: info.fileHash }, store, { signal });
   const nar =
     info.compression === "zstd" ? decompress(new Response(file).body as ReadableStream<Uint8Array>) : file;
   const hasher = new Bun.CryptoHasher("sha256");

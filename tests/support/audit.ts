@@ -37,7 +37,7 @@ export async function auditCache(reference: string): Promise<string[]> {
       if (!paths.has(`/nix/store/${reference}`))
         throw new Error(`${info.storePath}: ${reference} is not in the cache`);
     }
-    const file = await readNar({ parts, fileHash: info.fileHash }, store, new AbortController().signal);
+    const file = await readNar({ parts, fileHash: info.fileHash }, store);
     const nar = Bun.zstdDecompressSync(file);
     const found = new Bun.CryptoHasher("sha256").update(nar).digest("hex");
     if (found !== hex(info.narHash)) throw new Error(`${info.storePath}: its NAR has the hash ${found}`);

@@ -57,6 +57,8 @@ export interface LoggedRequest {
   body?: Uint8Array;
 }
 
+type MaybePromise<T> = Promise<T> | T;
+
 export interface FaultProxy {
   /** `127.0.0.1:PORT`, in the place of the registry's. */
   readonly host: string;
@@ -64,10 +66,10 @@ export interface FaultProxy {
   readonly storageHost: string;
   readonly log: LoggedRequest[];
   plan: FaultPlan;
-  /** Called when a request has come whole, before it is passed on. It waits for the result. */
-  before: (request: LoggedRequest) => Promise<void> | void;
+  /** Called when a request has come whole, before it is passed on. It waits for the result; "drop" drops it. */
+  before: (request: LoggedRequest) => MaybePromise<"drop" | undefined>;
   /** Called when the registry has answered, before the client hears of it. It waits for the result. */
-  after: (request: LoggedRequest) => Promise<void> | void;
+  after: (request: LoggedRequest) => MaybePromise<void>;
   /** No token that was given out so far is any good from now on. */
   expireTokens(): void;
   expireLinks(): void;
@@ -108,7 +110,7 @@ export async function startFaultProxy(options: FaultProxyOptions): Promise<Fault
       }
       const body = await wire.body();
       request.received = body.length;
-      await proxy.before(request);
+      if ((await proxy.before(request)) === "drop") return answer.reset();
       const outcome = interrupted(request, fault) ?? (await act(request, wire.headers, body));
       if (outcome === "reset") return answer.reset();
       if (outcome === "silence") return answer.closed;
@@ -214,7 +216,7 @@ export async function startFaultProxy(options: FaultProxyOptions): Promise<Fault
     storageHost: storage.host,
     log,
     plan: options.plan ?? noFaults,
-    before: () => {},
+    before: () => undefined,
     after: () => {},
     expireTokens: () => tokens?.expireAll(),
     expireLinks: () => links.clear(),

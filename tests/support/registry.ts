@@ -92,11 +92,13 @@ async function open(binary: string, folder: string, options: RegistryOptions): P
     });
     child = process;
     const listening = Promise.withResolvers<boolean>();
+    // What an earlier run has logged says nothing of this one.
+    const from = log.length;
     const read = async () => {
       const decoder = new TextDecoder();
       for await (const chunk of process.stderr) {
         log += decoder.decode(chunk, { stream: true });
-        if (log.includes(`listening on 127.0.0.1:${port}`)) listening.resolve(true);
+        if (log.slice(from).includes(`listening on 127.0.0.1:${port}`)) listening.resolve(true);
       }
       listening.resolve(false);
     };

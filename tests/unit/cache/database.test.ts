@@ -1,8 +1,9 @@
+import { Database } from "bun:sqlite";
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { existsSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { IndexDatabase } from "../../../src/cache/database.ts";
+import { IndexDamaged, IndexDatabase } from "../../../src/cache/database.ts";
 import type { EntryLine } from "../../../src/cache/entry.ts";
 import { digestOf } from "../../../src/oci/digest.ts";
 import { storeHash, testEntry } from "../../support/protocol.ts";
@@ -121,6 +122,30 @@ test("a file that is no database, or a damaged or older one, is thrown away", as
     expect(database.view.count()).toBe(0);
     await database.update(async () => {}, noWait);
   }
+});
+
+test("a file that is damaged or removed while it is open is replaced", async () => {
+  const path = join(folder, "index.sqlite");
+  using database = IndexDatabase.open(path);
+  const lines = Array.from({ length: 500 }, (_, i) => testEntry(`p-${i}`).line);
+  await addLayer(database, "one", lines);
+  rmSync(path);
+  await addLayer(database, "two", [testEntry("a").line]);
+  expect(database.view.count()).toBe(1);
+  await addLayer(database, "three", lines);
+  {
+    // Everything into the file itself, so that damage to it is seen.
+    using other = new Database(path);
+    other.run("PRAGMA wal_checkpoint(TRUNCATE)");
+  }
+  const bytes = readFileSync(path);
+  bytes.fill(0x5a, 4096);
+  writeFileSync(path, bytes);
+  const damaged = addLayer(database, "four", lines);
+  await expect(damaged).rejects.toBeInstanceOf(IndexDamaged);
+  await addLayer(database, "five", [testEntry("b").line]);
+  expect(database.view.count()).toBe(1);
+  expect(database.view.narinfo(storeHash("b"))).toBeDefined();
 });
 
 test("a folder that cannot be made is an error that says what to set", () => {

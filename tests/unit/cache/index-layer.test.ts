@@ -61,7 +61,7 @@ describe("an entry line", () => {
   test.each([
     ["no narinfo", good.replace('"narinfo"', '"narInfo"'), 'expected the text field "narinfo"'],
     ["a narinfo that is none", good.replace("StorePath: ", "StorePath "), "narinfo line 1|line 1"],
-    ["no parts", good.replace(/"parts":\[.*\]\]/, '"parts":[]'), "1 to 65536 parts"],
+    ["no parts", good.replace(/"parts":\[.*\]\]/, '"parts":[]'), "1 to 32768 parts"],
     [
       "parts of another kind",
       good.replace(/"parts":\[.*\]\]/, '"parts":[{"digest":1}]'),

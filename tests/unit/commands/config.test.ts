@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { join } from "node:path";
 import {
   byteSize,
   cacheReference,
@@ -38,6 +39,12 @@ describe("the cache reference", () => {
   });
 });
 
+test("two folders of the same relative name are two caches", () => {
+  const one = indexFile({ kind: "layout", path: "./cache" }, HOME);
+  expect(one).toBe(indexFile({ kind: "layout", path: join(process.cwd(), "cache") }, HOME));
+  expect(one).not.toBe(indexFile({ kind: "layout", path: "/elsewhere/cache" }, HOME));
+});
+
 test("each cache has an index file of its own, in the folder that is set", () => {
   const one = cacheReference("/a", HOME);
   const two = cacheReference("/b", HOME);
@@ -74,6 +81,7 @@ test("where to listen", () => {
     port: 0,
   });
   expect(listenAddress({ port: "8080" }, { NIXCACHE_PORT: "0" }).port).toBe(8080);
+  expect(() => listenAddress({ listen: "" }, {})).toThrow("expected an address");
   for (const port of ["65536", "-1", "http", "1e3", "8080 "]) {
     expect(() => listenAddress({ port }, {})).toThrow(`--port: got "${port}"`);
   }

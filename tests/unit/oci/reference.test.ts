@@ -122,7 +122,8 @@ describe("properties", () => {
       fc.option(fc.integer({ min: 1, max: 65535 })),
     )
     .map(([name, port]) => (port === null ? name.toLowerCase() : `${name.toLowerCase()}:${port}`))
-    .filter((name) => name.length < 200);
+    // fast-check makes IPv6 addresses that no URL may have.
+    .filter((name) => name.length < 200 && URL.canParse(`https://${name}`));
   const path = fc
     .tuple(fc.constantFrom("/", "./", "../", ""), fc.stringMatching(/^[^\0:]{1,30}$/))
     .map(([start, rest]) => start + rest);

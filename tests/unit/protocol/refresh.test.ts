@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { IndexDamaged } from "../../../src/cache/database.ts";
 import { deadTag, ROOT_TAG, segmentTag } from "../../../src/cache/tags.ts";
 import { decodeManifest } from "../../../src/oci/manifest.ts";
 import { fold } from "../../../src/protocol/fold.ts";
@@ -156,6 +157,35 @@ describe("refresh", () => {
     }
   });
 
+  test("a local index that was damaged is read anew", async () => {
+    const store = new MemoryStore();
+    using publisher = party(store);
+    await commitNames(publisher, ["a"]);
+    const update = publisher.database.update.bind(publisher.database);
+    let damages = 1;
+    publisher.database.update = async (change, wait) => {
+      if (damages-- > 0) throw new IndexDamaged("index.sqlite", new Error("malformed"));
+      return update(change, wait);
+    };
+    await refresh(publisher, { list: true });
+    expect(viewOf(publisher, NAMES)).toEqual(["a"]);
+    expect(publisher.warnings[0]).toContain("malformed");
+  });
+
+  test("a process that never lets go of the index is named, and given up in the end", async () => {
+    using reader = party(new MemoryStore());
+    using other = party(new MemoryStore());
+    const blocked = Object.assign(other, { database: reader.database });
+    await reader.database.update(
+      async () => {
+        await expect(refresh(blocked)).rejects.toMatchObject({ code: "filesystem" });
+      },
+      async () => {},
+    );
+    expect(blocked.warnings).toHaveLength(1);
+    expect(blocked.warnings[0]).toContain(reader.database.path);
+  });
+
   test("two processes on one index refresh one after the other", async () => {
     const store = new MemoryStore();
     using publisher = party(store);
@@ -166,7 +196,7 @@ describe("refresh", () => {
     expect(viewOf(reader, NAMES)).toEqual(["a"]);
   });
 
-  test("the NAR of an entry that left the index is known for 35 days", async () => {
+  test("defect 16: the NAR of an entry that left the index is known for 35 days", async () => {
     const store = new MemoryStore();
     using publisher = party(store);
     const name = await commitNames(publisher, ["a"]);

@@ -7,6 +7,7 @@ import type { Digest } from "../../../src/oci/digest.ts";
 import { refresh } from "../../../src/protocol/refresh.ts";
 import { Compressor } from "../../../src/publish/nar-file.ts";
 import { type PublishContext, publish } from "../../../src/publish/publish.ts";
+import { rootsOf } from "../../../src/publish/roots.ts";
 import { readNar } from "../../../src/serve/nar.ts";
 import { silentProgress } from "../../../src/terminal/progress.ts";
 import type { Upstream } from "../../../src/upstream/client.ts";
@@ -55,11 +56,7 @@ async function readBack(store: MemoryStore, name: string) {
   const line = machine.database.view.line(storeHash(name));
   if (line === undefined) return undefined;
   const entry = entryOf(line);
-  const bytes = await readNar(
-    { parts: entry.parts, fileHash: undefined },
-    store,
-    new AbortController().signal,
-  );
+  const bytes = await readNar({ parts: entry.parts, fileHash: undefined }, store);
   return { entry, nar: new Uint8Array(Bun.zstdDecompressSync(bytes as Uint8Array<ArrayBuffer>)) };
 }
 
@@ -138,6 +135,26 @@ describe("publish", () => {
     expect(await run("old")).not.toBeNull();
     machine.host.time += 25 * 3_600_000;
     expect(await run("old")).not.toBeNull();
+  });
+
+  test("a list of many bare paths is one root of the record, and recognised", async () => {
+    const many = Array.from({ length: 30_000 }, (_, i) => pathOf(`p-${i}`));
+    const roots = rootsOf(many);
+    expect(JSON.stringify(roots).length).toBeLessThan(200);
+    expect(rootsOf([...many].reverse())).toEqual(roots);
+    expect(rootsOf(many.slice(1))).not.toEqual(roots);
+    expect(rootsOf([pathOf("a"), pathOf("a")])).toEqual({ [pathOf("a").slice(11)]: pathOf("a") });
+  });
+
+  test("a line that no reader takes is refused before anything is written", async () => {
+    const store = new MemoryStore();
+    using machine = party(store);
+    const { closure, dump } = testClosure([{ name: "a" }]);
+    const roots = { x: "y".repeat(5_000_000) };
+    await expect(publish(closure, { ...ORIGIN, roots }, contextOf(machine, dump))).rejects.toMatchObject({
+      code: "internal",
+    });
+    expect(store.tags.size).toBe(0);
   });
 
   test("paths with the same NAR share it", async () => {

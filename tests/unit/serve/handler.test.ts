@@ -6,7 +6,7 @@ import { digestOf } from "../../../src/oci/digest.ts";
 import { GenerationWriter } from "../../../src/protocol/generation.ts";
 import { serveCache } from "../../../src/serve/cache.ts";
 import { createHandler } from "../../../src/serve/handler.ts";
-import { BUFFERED_BYTES } from "../../../src/serve/nar.ts";
+import { BUFFERED_BYTES, memoryShare } from "../../../src/serve/nar.ts";
 import type { Upstream } from "../../../src/upstream/client.ts";
 import { MemoryStore } from "../../support/memory-store.ts";
 import {
@@ -19,12 +19,13 @@ import {
 } from "../../support/protocol.ts";
 import { noise } from "../../support/publish.ts";
 
-function serverOf(machine: TestParty, upstreams: readonly Upstream[] = []) {
+function serverOf(machine: TestParty, upstreams: readonly Upstream[] = [], underWay = 1) {
   const errors: string[] = [];
   const cache = serveCache(machine, (message) => errors.push(message));
   const handler = createHandler({
     cache,
     upstreams,
+    underWay: () => underWay,
     status: () => ({ entries: cache.view.count() }),
     onError: (m) => errors.push(m),
   });
@@ -143,6 +144,24 @@ describe("the handler", () => {
     const { cache, ask } = serverOf(machine);
     await cache.refresh();
     expect(await (await ask(path)).bytes()).toEqual(content);
+  });
+
+  test("rule 6: with many clients a NAR is asked for in small ranges, and still right", async () => {
+    const store = new MemoryStore();
+    using machine = party(store);
+    const { content, path } = await commitLarge(machine, BUFFERED_BYTES);
+    const { cache, ask } = serverOf(machine, [], 200);
+    await cache.refresh();
+    const ranges: number[] = [];
+    const read = store.readBlob.bind(store);
+    store.readBlob = (digest, options) => {
+      ranges.push(options?.range?.length ?? Number.POSITIVE_INFINITY);
+      return read(digest, options);
+    };
+    expect(await (await ask(path)).bytes()).toEqual(content);
+    expect(Math.max(...ranges)).toBe(memoryShare(200));
+    expect(memoryShare(200) * 200).toBeLessThanOrEqual(64 * 1024 * 1024);
+    expect(ranges.reduce((sum, length) => sum + length, 0)).toBe(content.length);
   });
 
   test.each([1000, BUFFERED_BYTES + 12_345])(
