@@ -24,7 +24,7 @@ import { DEFAULT_COMPRESSION_LEVEL } from "../zstd.ts";
 import { cacheArgs, command, usageError } from "./command.ts";
 
 /** Smaller parts would only multiply requests; a NAR may have some 32,000. */
-const MIN_PART_BYTES = 8 * 1024 * 1024;
+const MIN_PART_BYTES = 4 * 1024 * 1024;
 
 /** Without Nix's database each name is a process of nix-store. */
 const RESOLVE_AT_ONCE = 8;

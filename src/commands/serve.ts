@@ -3,6 +3,7 @@ import { openCache, openUpstreams } from "../context.ts";
 import { messageOf, NixcacheError, systemCode } from "../errors.ts";
 import { serveCache } from "../serve/cache.ts";
 import { createHandler } from "../serve/handler.ts";
+import { MemoryBudget } from "../serve/memory.ts";
 import { VERSION } from "../version.ts";
 import { cacheArgs, command } from "./command.ts";
 
@@ -28,6 +29,7 @@ export const serve = command(
       cache,
       upstreams,
       onError,
+      memory: new MemoryBudget(),
       underWay: () => server.pendingRequests,
       status: () => {
         const refreshedAt = cache.refreshedAt();

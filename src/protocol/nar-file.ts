@@ -6,7 +6,7 @@ import { isWholeBlob, type Part } from "../cache/part.ts";
 import { NixcacheError } from "../errors.ts";
 import { parseHash } from "../nar/hash.ts";
 import { digestHex } from "../oci/digest.ts";
-import type { Store } from "../oci/store.ts";
+import type { ByteRange, Store } from "../oci/store.ts";
 
 export interface NarFileSource {
   readonly parts: readonly Part[];
@@ -16,11 +16,8 @@ export interface NarFileSource {
 
 export interface ReadOptions {
   readonly signal?: AbortSignal | undefined;
-  /**
-   * How many bytes the next request may ask for. A body that nobody reads yet is buffered by the network stack up
-   * to this, so it bounds the memory of a slow client. Default: no bound.
-   */
-  readonly window?: (() => number) | undefined;
+  /** Out of which each request's bytes are taken until they have been read. Default: no bound. */
+  readonly memory?: { take(wanted: number): number; giveBack(taken: number): void } | undefined;
 }
 
 /** Bytes. */
@@ -61,35 +58,46 @@ export async function* readNarFile(
 async function* readPart(
   part: Part,
   store: Store,
-  { signal, window }: ReadOptions,
+  { signal, memory }: ReadOptions,
 ): AsyncGenerator<Uint8Array, void, undefined> {
   for (let done = 0; done < part.length; ) {
-    const length = Math.min(part.length - done, window?.() ?? part.length);
-    const range = { offset: part.offset + done, length };
-    const stream = await store.readBlob(part.blob, {
-      range: length === part.size ? undefined : range,
-      signal,
-    });
-    if (stream === undefined) {
-      throw new NixcacheError(
-        "corrupt",
-        `blob ${part.blob} of ${store.name} is absent, although the index names it`,
-        { hint: "Run nixcache verify --repair, then publish the path again." },
-      );
-    }
-    let got = 0;
-    for await (const chunk of stream) {
-      got += chunk.length;
-      // An empty chunk held back would hold back nothing.
-      if (chunk.length > 0) yield chunk;
-    }
-    if (got !== length) {
-      throw new NixcacheError(
-        "corrupt",
-        `blob ${part.blob} of ${store.name}: got ${got} bytes, expected ${length}`,
-      );
+    const left = part.length - done;
+    const length = memory?.take(left) ?? left;
+    try {
+      yield* readRange(part, { offset: part.offset + done, length }, store, signal);
+    } finally {
+      memory?.giveBack(length);
     }
     done += length;
+  }
+}
+
+async function* readRange(
+  part: Part,
+  range: ByteRange,
+  store: Store,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const whole = range.length === part.size;
+  const stream = await store.readBlob(part.blob, { range: whole ? undefined : range, signal });
+  if (stream === undefined) {
+    throw new NixcacheError(
+      "corrupt",
+      `blob ${part.blob} of ${store.name} is absent, although the index names it`,
+      { hint: "Run nixcache verify --repair, then publish the path again." },
+    );
+  }
+  let got = 0;
+  for await (const chunk of stream) {
+    got += chunk.length;
+    // An empty chunk held back would hold back nothing.
+    if (chunk.length > 0) yield chunk;
+  }
+  if (got !== range.length) {
+    throw new NixcacheError(
+      "corrupt",
+      `blob ${part.blob} of ${store.name}: got ${got} bytes, expected ${range.length}`,
+    );
   }
 }
 

@@ -11,7 +11,8 @@ import { parseNarInfo } from "../nar/narinfo.ts";
 import { type NarFileSource, narFileSize } from "../protocol/nar-file.ts";
 import type { Upstream } from "../upstream/client.ts";
 import type { ServedCache } from "./cache.ts";
-import { BUFFERED_BYTES, memoryShare, readNar, streamNar } from "./nar.ts";
+import type { MemoryBudget } from "./memory.ts";
+import { isBuffered, readNar, streamNar } from "./nar.ts";
 import { type Route, route } from "./route.ts";
 import { upstreamNarinfo, upstreamRequest } from "./upstreams.ts";
 
@@ -23,6 +24,7 @@ export interface HandlerOptions {
   readonly onError: (message: string) => void;
   /** Number of requests that are not fully answered yet. */
   readonly underWay: () => number;
+  readonly memory: MemoryBudget;
 }
 
 /** Lower wins; cache.nixos.org has 40. We pass on what it has, so Nix should come to us first. */
@@ -98,15 +100,17 @@ async function nar(
   if (request.method === "HEAD") return new Response(null, { headers });
   const { store } = options.cache;
   const { signal } = request;
-  const window = () => memoryShare(options.underWay());
-  if (length <= Math.min(BUFFERED_BYTES, window())) {
+  if (isBuffered(length, options.underWay())) {
     return new Response((await readNar(source, store, { signal })) as Uint8Array<ArrayBuffer>, {
       headers,
     });
   }
-  return new Response(await streamNar(source, store, { signal, window, onError: options.onError }), {
-    headers,
-  });
+  return new Response(
+    await streamNar(source, store, { signal, memory: options.memory, onError: options.onError }),
+    {
+      headers,
+    },
+  );
 }
 
 async function upstreamNar(path: string, request: Request, options: HandlerOptions): Promise<Response> {

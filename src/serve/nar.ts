@@ -9,15 +9,12 @@ import { type NarFileSource, type ReadOptions, readNarFile } from "../protocol/n
 /** NARs up to this many bytes are read whole, checked, and sent with their length. */
 export const BUFFERED_BYTES = 4 * 1024 * 1024;
 
-/** What the bodies of all responses under way may keep in memory together, in bytes (rule 6). */
-const BUDGET_BYTES = 64 * 1024 * 1024;
+/** All bodies that are sent whole, in bytes: who has taken how much of one is not to be known. */
+const BUFFERED_TOGETHER_BYTES = 8 * 1024 * 1024;
 
-/** Less than this for one client would be all requests and no bytes. */
-const LEAST_SHARE_BYTES = 128 * 1024;
-
-/** The share of one response in the memory for bodies, in bytes. */
-export function memoryShare(responses: number): number {
-  return Math.max(LEAST_SHARE_BYTES, Math.floor(BUDGET_BYTES / Math.max(4, responses)));
+/** Whether a NAR of `size` bytes is sent whole while `underWay` requests are not fully answered. */
+export function isBuffered(size: number, underWay: number): boolean {
+  return size <= Math.min(BUFFERED_BYTES, BUFFERED_TOGETHER_BYTES / Math.max(1, underWay));
 }
 
 /** How often a NAR that is read whole is fetched when its bytes are wrong: they may have been damaged on their way. */

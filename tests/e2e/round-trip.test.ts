@@ -108,7 +108,7 @@ describeWith(["nix", "registry"], "round trip", () => {
       expect(await client.paths()).not.toContain(built);
     });
 
-    test("memory stays bounded with a NAR of over 1 GiB", () => {
+    test("defect 10: memory stays bounded with a NAR of over 1 GiB", () => {
       console.log(`${kind}: publish ${mib(published.peakRss)}, serve ${mib(server.peakRss())}`);
       expect(published.peakRss).toBeGreaterThan(0);
       expect(published.peakRss).toBeLessThan(MAX_PUBLISH_RSS);
