@@ -88,10 +88,10 @@ describe("keygen", () => {
     expect(readdirSync(folder)).toEqual([]);
   });
 
-  test("leaves one file alone when both names are the same", async () => {
+  test("refuses one file for both keys, and makes none", async () => {
     const folder = await newFolder();
     const { code } = await cli.run(["keygen", "test-1", "key", "key"], { cwd: folder });
-    expect(code).toBe(4);
+    expect(code).toBe(2);
     expect(readdirSync(folder)).toEqual([]);
   });
 
