@@ -6,12 +6,13 @@ import { homedir, tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { NixcacheError } from "./errors.ts";
 import type { KeySource } from "./nar/key-file.ts";
+import type { Environment } from "./nix/location.ts";
 import type { CredentialSources } from "./oci/credentials.ts";
 import { digestHex, digestOf } from "./oci/digest.ts";
 import { type CacheReference, formatReference, parseReference } from "./oci/reference.ts";
 import type { RetryPolicy } from "./oci/retry.ts";
 
-export type Environment = Readonly<Record<string, string | undefined>>;
+export type { Environment };
 
 export const DEFAULT_UPSTREAM = "https://cache.nixos.org";
 export const DEFAULT_PORT = 37515;

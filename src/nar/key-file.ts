@@ -37,10 +37,6 @@ export function createKeyPair(name: string, secretFile: string, publicFile: stri
   return publicKey;
 }
 
-export function publicFromSecret(text: string): string {
-  return formatPublicKey(publicKeyOf(parseSecretKey(text, "standard input")));
-}
-
 /** @throws `key` when the file cannot be read or is no secret key; never with what it holds. */
 export function readSigningKey(source: KeySource): SecretKey {
   if ("text" in source) return parseSecretKey(source.text, source.from);
