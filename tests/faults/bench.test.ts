@@ -249,11 +249,17 @@ describeWith(["registry"], "the fault proxy", () => {
 
   test("waits before and after a request for whoever watches", async () => {
     const order: string[] = [];
-    proxy.before = async ({ done }) => void order.push(`before ${done}`);
+    proxy.before = async ({ done }) => {
+      order.push(`before ${done}`);
+      return undefined;
+    };
     proxy.after = async ({ done, status }) => void order.push(`after ${done} ${status}`);
     await fetch(url(`blobs/${DIGEST}`));
     expect(order).toEqual(["before false", "after true 200"]);
-    proxy.before = () => {};
+    proxy.before = () => "drop";
+    await expect(fetch(url(`blobs/${DIGEST}`), FRESH)).rejects.toThrow();
+    expect(last()).toMatchObject({ status: 0, done: false });
+    proxy.before = () => undefined;
     proxy.after = () => {};
   });
 

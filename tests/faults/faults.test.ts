@@ -3,6 +3,7 @@
  * are published and read back. With a registry that is down both fail soon, and the cache is unchanged.
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
+import { join } from "node:path";
 import { auditCache } from "../support/audit.ts";
 import { type Cli, openCli, type Variables } from "../support/cli.ts";
 import { randomPlan } from "../support/fault-plan.ts";
@@ -12,12 +13,15 @@ import { downloadAll } from "../support/http-cache.ts";
 import { Cleanup } from "../support/lease.ts";
 import { describeWith, openNix } from "../support/needs.ts";
 import { buildClosure, type TestNix } from "../support/nix.ts";
+import { writeRandomFile } from "../support/random-file.ts";
 import { expectRefusal } from "../support/refusal.ts";
 import { startRegistry, type TestRegistry } from "../support/registry.ts";
 import { choices } from "../support/seed-choices.ts";
 import { storeVariables } from "../support/substitute.ts";
 
+/** In all, with those that have a blob of their own. */
 const PATHS = 200;
+const LARGE = 20;
 const TIMEOUT = 300_000;
 
 const cleanup = new Cleanup();
@@ -29,18 +33,24 @@ describeWith(["nix", "registry"], "a hostile registry", () => {
   let registry: TestRegistry;
   let root: string;
   let paths: string[];
+  const large: string[] = [];
 
   beforeAll(async () => {
     cli = cleanup.add(await openCli());
     nix = cleanup.add(await openNix()).value;
     registry = cleanup.add(await startRegistry());
-    const closure = await buildClosure(nix, { paths: PATHS, seed: 200 });
+    const closure = await buildClosure(nix, { paths: PATHS - LARGE, seed: 200 });
+    for (let seed = 0; seed < LARGE; seed++) {
+      const file = join(nix.folder, `large-${seed}`);
+      await writeRandomFile(file, 1_100_000, seed);
+      large.push((await nix.run("nix-store", ["--add", file])).trim());
+    }
     root = closure.root;
-    paths = [...closure.paths].sort();
+    paths = [...closure.paths, ...large].sort();
   });
 
   const publish = (cache: string, env: Variables = {}, ...own: string[]) =>
-    cli.run(["publish", ...own, "--cache", cache, "--upstream", "", "--part-size", "64K"], {
+    cli.run(["publish", ...own, "--cache", cache, "--upstream", ""], {
       env: { ...storeVariables(nix), ...env },
     });
 
@@ -57,7 +67,7 @@ describeWith(["nix", "registry"], "a hostile registry", () => {
       await logIn(cli, proxy.host);
       const cache = `${proxy.host}/faults`;
       // In several runs, so that there are segments to be read beside the root.
-      for (const own of [paths.slice(0, 3), paths.slice(50, 80), [root]]) {
+      for (const own of [paths.slice(0, 3), paths.slice(50, 80), [root, ...large]]) {
         const published = await publish(cache, IMPATIENT, ...own);
         expect(published).toMatchObject({ code: 0 });
       }
@@ -83,7 +93,7 @@ describeWith(["nix", "registry"], "a hostile registry", () => {
       const plan = randomPlan({ seed, probability: 0.1 });
       const odd = { refusesArtifactTypes: 415, lateTags: 2, lateManifests: 1 };
       const proxy = cleanup.add(await startFaultProxy({ registry: registry.host, plan, ...odd }));
-      expect(await publish(`${proxy.host}/late`, IMPATIENT, root)).toMatchObject({ code: 0 });
+      expect(await publish(`${proxy.host}/late`, IMPATIENT, root, ...large)).toMatchObject({ code: 0 });
       expect(await auditCache(`${registry.host}/late`)).toEqual(paths);
     },
     TIMEOUT,

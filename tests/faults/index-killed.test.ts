@@ -1,8 +1,9 @@
 /** serve, killed while it writes its local index, starts again clean: with the old view or the new one. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { readFile } from "node:fs/promises";
+import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { ROOT } from "../../scripts/process.ts";
+import { IndexDatabase } from "../../src/cache/database.ts";
 import { type Cli, type CliServer, openCli, type RunOptions, type Variables } from "../support/cli.ts";
 import { startFaultProxy } from "../support/fault-proxy.ts";
 import { downloadAll } from "../support/http-cache.ts";
@@ -45,10 +46,21 @@ describeWith(["nix", "registry"], "serve, killed while it writes its index", () 
     }
   }, TIMEOUT);
 
-  const freshIndex = (): Variables => ({ NIXCACHE_INDEX_DIR: cli.path(`index-${++indexes}`) });
+  const freshIndex = async (): Promise<Variables> => {
+    const NIXCACHE_INDEX_DIR = cli.path(`index-${++indexes}`);
+    await mkdir(NIXCACHE_INDEX_DIR);
+    return { NIXCACHE_INDEX_DIR };
+  };
 
-  /** On the index that a killed one has left. */
+  /** On the index that a killed one has left: nothing of what it was about to write, or all of it. */
   const startsClean = async (host: string, env: Variables): Promise<void> => {
+    for await (const file of new Bun.Glob("*.sqlite").scan({
+      cwd: env.NIXCACHE_INDEX_DIR as string,
+      absolute: true,
+    })) {
+      using index = IndexDatabase.open(file);
+      expect([0, paths.length]).toContain(index.view.count());
+    }
     const server = await cli.serve(["--cache", `${host}/index-killed`, "--upstream", ""], { env });
     expect((await server.get("/_refresh", { method: "POST" })).status).toBe(200);
     await downloadAll(server, paths, nix);
@@ -76,14 +88,14 @@ describeWith(["nix", "registry"], "serve, killed while it writes its index", () 
     async () => {
       const random = choices("index killed");
       const counted = cli.path("count");
-      const env = { ...freshIndex(), KILL_COUNT_FILE: counted };
+      const env = { ...(await freshIndex()), KILL_COUNT_FILE: counted };
       expect(await run(registry.host, { env, program: PROGRAM })).toBe(0);
       const total = Number(await readFile(counted, "utf8"));
       console.log(`changes of files until the index is loaded: ${total}`);
       for (let i = 0; i < POINTS; i++) {
         const KILL_POINT = String(1 + random.below(total));
         const KILL_WHEN = random.random() < 0.5 ? "before" : "after";
-        const index = freshIndex();
+        const index = await freshIndex();
         const code = await run(registry.host, { env: { ...index, KILL_POINT, KILL_WHEN }, program: PROGRAM });
         expect({ KILL_POINT, code }).toEqual({ KILL_POINT, code: KILLED });
         await startsClean(registry.host, index);
@@ -96,11 +108,11 @@ describeWith(["nix", "registry"], "serve, killed while it writes its index", () 
     "at each of its requests, in the middle of the transaction",
     async () => {
       const proxy = cleanup.add(await startFaultProxy({ registry: registry.host }));
-      expect(await run(proxy.host, { env: freshIndex() })).toBe(0);
+      expect(await run(proxy.host, { env: await freshIndex() })).toBe(0);
       const total = proxy.log.length;
       expect(total).toBeGreaterThan(3);
       for (let point = 1; point <= total; point++) {
-        const index = freshIndex();
+        const index = await freshIndex();
         const from = proxy.log.length;
         const pid = Promise.withResolvers<number>();
         proxy.before = async ({ number }) => {
@@ -108,7 +120,7 @@ describeWith(["nix", "registry"], "serve, killed while it writes its index", () 
         };
         const code = await run(proxy.host, { env: index }, pid.resolve);
         expect({ point, code }).toEqual({ point, code: KILLED });
-        proxy.before = () => {};
+        proxy.before = () => undefined;
         await startsClean(proxy.host, index);
       }
     },

@@ -41,18 +41,21 @@ describeWith(["nix", "registry"], "publish, killed", () => {
     registry = cleanup.add(await startRegistry());
     const { root, paths } = await buildClosure(nix, { paths: 12, seed: 9 });
     before = await requisites(paths.find((path) => path !== root) as string);
-    // Over 1 MiB, in parts of 256 KiB: more blobs than one pack.
-    const file = join(nix.folder, "large");
-    await writeRandomFile(file, 1_200_000, 5);
-    const large = (await nix.run("nix-store", ["--add", file])).trim();
-    after = [...paths, large].sort();
+    // Over 1 MiB each: blobs of their own beside the pack.
+    const large: string[] = [];
+    for (const seed of [5, 6, 7]) {
+      const file = join(nix.folder, `large-${seed}`);
+      await writeRandomFile(file, 1_200_000, seed);
+      large.push((await nix.run("nix-store", ["--add", file])).trim());
+    }
+    after = [...paths, ...large].sort();
   });
 
   const requisites = async (path: string): Promise<string[]> =>
     (await nix.run("nix-store", ["--query", "--requisites", path])).trim().split("\n").sort();
 
   const args = (cache: string, paths: readonly string[]) => [
-    ...["publish", ...paths, "--cache", cache, "--upstream", "", "--part-size", "256K", "--json"],
+    ...["publish", ...paths, "--cache", cache, "--upstream", "", "--json"],
   ];
   const machine = (name: string): RunOptions => ({
     env: { ...storeVariables(nix), NIXCACHE_INDEX_DIR: cli.path("machines", name) },
@@ -115,12 +118,13 @@ describeWith(["nix", "registry"], "publish, killed", () => {
       const from = proxy.log.length;
       const publisher = cli.start(args(behind, after), machine(name));
       const hook = async (request: LoggedRequest) => {
-        if (request.number - from !== run.kill?.point) return;
+        if (request.number - from !== run.kill?.point) return undefined;
         publisher.kill();
         await publisher.result;
+        return "drop" as const;
       };
       if (run.kill?.when === "before") proxy.before = hook;
-      if (run.kill?.when === "after") proxy.after = hook;
+      if (run.kill?.when === "after") proxy.after = async (request) => void (await hook(request));
       const { code, stderr } = await publisher.result;
       expect({ code, stderr }).toMatchObject({ code: run.kill === undefined ? 0 : 137 });
       const log = proxy.log.slice(from);

@@ -108,7 +108,7 @@ describeWith(["nix", "registry"], "many publishers at once", () => {
 
   describe("on a registry", () => {
     test(
-      `${ROUNDS.registry} rounds, one publisher of each killed between its segment and the root`,
+      `defect 2: ${ROUNDS.registry} rounds, one publisher of each killed between its segment and the root`,
       async () => {
         const random = choices("publishers on a registry");
         for (let i = 0; i < ROUNDS.registry; i++) {
@@ -131,7 +131,7 @@ describeWith(["nix", "registry"], "many publishers at once", () => {
 
   describe("on a layout", () => {
     test(
-      `${ROUNDS.layout} rounds, one publisher of each killed between its segment and the root`,
+      `defect 2: ${ROUNDS.layout} rounds, one publisher of each killed between its segment and the root`,
       async () => {
         const random = choices("publishers on a layout");
         for (let i = 0; i < ROUNDS.layout; i++) {

@@ -3,8 +3,8 @@
  * nothing bad is a 5xx, and the next good request gets its answer.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { connect } from "node:net";
 import fc from "fast-check";
+import { realHost } from "../../src/context.ts";
 import { openStore } from "../../src/oci/open.ts";
 import { BRISK } from "../../src/oci/retry.ts";
 import { fold } from "../../src/protocol/fold.ts";
@@ -13,13 +13,13 @@ import { Cleanup } from "../support/lease.ts";
 import { commitNames, party, storeHash, testEntry } from "../support/protocol.ts";
 import { corpus, mutated } from "./mutate.ts";
 import { parameters, runs } from "./property.ts";
+import { blames, exchange as exchangeWith, statuses } from "./raw-exchange.ts";
+import { NO_REQUESTS, TARGETS } from "./requests.ts";
 
 const cleanup = new Cleanup();
 afterAll(() => cleanup.run());
 
 const MIB = 1024 * 1024;
-/** A connection that is neither answered nor closed by then hangs. */
-const HANG_MS = 20_000;
 const AT_ONCE = 16;
 
 const narinfo = `/${storeHash("a")}.narinfo`;
@@ -31,39 +31,14 @@ let server: CliServer;
 beforeAll(async () => {
   cli = cleanup.add(await openCli());
   const path = cli.path("cache");
-  using machine = party(openStore({ kind: "layout", path }, { policy: BRISK, host: party.prototype }));
+  using machine = party(openStore({ kind: "layout", path }, { policy: BRISK, host: realHost }));
   await commitNames(machine, ["a", "b"]);
   await fold(machine);
   server = await cli.serve(["--cache", path, "--upstream", ""]);
   expect((await server.get("/_refresh", { method: "POST" })).status).toBe(200);
 });
 
-/** Sends pieces, says that nothing more will come, and gives all that is answered until the connection is closed. */
-function exchange(...pieces: (string | Uint8Array)[]): Promise<string> {
-  const { hostname, port } = new URL(server.url);
-  const { promise, resolve, reject } = Promise.withResolvers<string>();
-  let received = "";
-  const socket = connect({ host: hostname, port: Number(port) });
-  const hang = setTimeout(() => {
-    socket.destroy();
-    reject(new Error(`neither answered nor closed: ${JSON.stringify(pieces.map(String)).slice(0, 400)}`));
-  }, HANG_MS);
-  socket.on("data", (bytes) => {
-    if (received.length < MIB) received += bytes.toString("latin1");
-  });
-  // A reset is a way to close.
-  socket.on("error", () => {});
-  socket.on("close", () => {
-    clearTimeout(hang);
-    resolve(received);
-  });
-  for (const piece of pieces) socket.write(piece);
-  socket.end();
-  return promise;
-}
-
-const statuses = (answer: string): number[] =>
-  [...answer.matchAll(/^HTTP\/1\.[01] (\d{3}) /gm)].map(([, status]) => Number(status));
+const exchange = (...pieces: (string | Uint8Array)[]) => exchangeWith(server.url, ...pieces);
 
 async function expectAlive(): Promise<void> {
   const good = await exchange(`GET ${narinfo} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`);
@@ -74,7 +49,7 @@ async function expectAlive(): Promise<void> {
 /** Sends it and fails when the answer blames the server, then asks for something good. */
 async function survives(...pieces: (string | Uint8Array)[]): Promise<number[]> {
   const found = statuses(await exchange(...pieces));
-  expect(found.filter((status) => status >= 500)).toEqual([]);
+  expect(blames(found)).toEqual([]);
   await expectAlive();
   return found;
 }
@@ -83,40 +58,38 @@ const get = (target: string, headers = "Host: x\r\n"): string =>
   `GET ${target} HTTP/1.1\r\n${headers}Connection: close\r\n\r\n`;
 
 describe("requests that are none", () => {
-  test.each([
-    ...["", "\r\n", "\r\n\r\n", "\0", "GET", "GET \r\n\r\n", "GET / \r\n\r\n", "GET / HTTP/1.1", " / HTTP/1.1\r\n\r\n"],
-    ...["GET / HTTP/9.9\r\n\r\n", "GET / HTTP/\r\n\r\n", "GET / HTP/1.1\r\nHost: x\r\n\r\n", "GET  /  HTTP/1.1\r\nHost: x\r\n\r\n"],
-    ...["G\0T / HTTP/1.1\r\nHost: x\r\n\r\n", "GET / HTTP/1.1\nHost: x\n\n", "GET / HTTP/1.1\r\nHost\r\n\r\n"],
-    ...["GET / HTTP/1.1\r\n: x\r\n\r\n", "GET / HTTP/1.1\r\nHost: x\r\n folded\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"],
-    ...["\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "SSH-2.0-x\r\n", "\x1b[2J\x1b]0;x\x07\r\n\r\n"],
-    ...["GET /\r\n", "é".repeat(100), "x".repeat(100_000), "\r\n".repeat(50_000)],
-  ])("%j", async (request) => {
+  test.each(NO_REQUESTS)("%j", async (request) => {
     const found = await survives(request);
-    expect(found.every((status) => [200, 400, 404, 405, 414, 431].includes(status))).toBe(true);
+    expect(found.every((status) => [200, 400, 404, 405, 414, 431, 505].includes(status))).toBe(true);
   });
 });
 
 describe("methods", () => {
-  test.each(["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT", "PROPFIND", "get", "X".repeat(500), "G%54"])(
-    "%s",
-    async (method) => {
-      for (const target of [narinfo, "/", "*", "/_refresh", "http://x/nix-cache-info"]) {
-        await survives(`${method} ${target} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`);
-      }
-    },
-  );
+  test.each([
+    "POST",
+    "PUT",
+    "DELETE",
+    "OPTIONS",
+    "PATCH",
+    "TRACE",
+    "CONNECT",
+    "PROPFIND",
+    "get",
+    "X".repeat(500),
+    "G%54",
+  ])("%s", async (method) => {
+    for (const target of [narinfo, "/", "*", "/_refresh", "http://x/nix-cache-info"]) {
+      await survives(
+        `${method} ${target} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`,
+      );
+    }
+  });
 });
 
 describe("targets", () => {
-  test.each([
-    ...["//", "///etc/passwd", "/..", "/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/..%2f..%2fetc%2fpasswd"],
-    ...["/%zz", "/%", "/%0", "/%00", "/%c3%28", "/%ff.narinfo", `/nar/..%2f..%2f${storeHash("a")}`, "/nar/%00", "/nar/", "/nar"],
-    ...["/nar/a%0d%0ax-evil: 1", `${narinfo}%00`, `${narinfo}/`, `/x${narinfo}`, "/.narinfo", "/\\..\\..\\x", "/nar/../nar/x"],
-    ...["?", "#", "*", "x", "http://", "http://x", "https://[::1", "://", "http:///", "/?%zz", "/#%zz", "/__proto__", "/constructor"],
-    ...["/\x7f", "/\u00e9", `/${"a".repeat(8000)}`, `/${"a/".repeat(8000)}`, `/${"%61".repeat(4000)}.narinfo`, `/${"x".repeat(200_000)}`],
-  ])("%j", async (target) => {
+  test.each(TARGETS)("%j", async (target) => {
     const found = await survives(get(target));
-    expect(found.every((status) => [400, 404, 405, 414, 431].includes(status))).toBe(true);
+    expect(found.every((status) => [400, 404, 405, 414, 431, 505].includes(status))).toBe(true);
   });
 
   test("what is good in another form is good", async () => {
@@ -131,8 +104,23 @@ describe("targets", () => {
 
 describe("headers", () => {
   test.each([
-    ...["bytes=", "bytes=-", "bytes=-0", "bytes=9-1", "bytes=1-2,3-4,-5", "bytes=99999999999999999999-", "bytes=0-0x10"],
-    ...["lines=1-2", "bytes=\u00e9", `bytes=${"0-1,".repeat(3000)}`, "bytes=NaN-Infinity", "bytes =0-1", "BYTES=0-1"],
+    ...[
+      "bytes=",
+      "bytes=-",
+      "bytes=-0",
+      "bytes=9-1",
+      "bytes=1-2,3-4,-5",
+      "bytes=99999999999999999999-",
+      "bytes=0-0x10",
+    ],
+    ...[
+      "lines=1-2",
+      "bytes=\u00e9",
+      `bytes=${"0-1,".repeat(3000)}`,
+      "bytes=NaN-Infinity",
+      "bytes =0-1",
+      "BYTES=0-1",
+    ],
   ])("Range: %s", async (range) => {
     const found = await survives(get(nar, `Host: x\r\nRange: ${range}\r\n`));
     expect(found.every((status) => [200, 206, 400, 416, 431].includes(status))).toBe(true);
@@ -168,8 +156,15 @@ describe("bodies", () => {
     ["a MiB", `Content-Length: ${MIB}`, "x".repeat(MIB)],
     ["less than was said", "Content-Length: 1000", "x"],
   ])("%s", async (_, header, body) => {
-    for (const [method, target] of [["POST", "/_refresh"], ["PUT", narinfo], ["GET", narinfo]]) {
-      await survives(`${method} ${target} HTTP/1.1\r\nHost: x\r\n${header}\r\nConnection: close\r\n\r\n`, body);
+    for (const [method, target] of [
+      ["POST", "/_refresh"],
+      ["PUT", narinfo],
+      ["GET", narinfo],
+    ]) {
+      await survives(
+        `${method} ${target} HTTP/1.1\r\nHost: x\r\n${header}\r\nConnection: close\r\n\r\n`,
+        body,
+      );
     }
   });
 });
@@ -182,23 +177,38 @@ test("many requests on one connection, good and bad ones", async () => {
   expect((await survives(`${good}\0\0\0${good}`))[0]).toBe(200);
 });
 
-test("bent requests", async () => {
-  const list = fc.array(mutated(corpus("http")), { minLength: AT_ONCE, maxLength: AT_ONCE });
-  await fc.assert(
-    fc.asyncProperty(list, async (requests) => {
-      const answers = await Promise.all(requests.map((request) => exchange(request)));
-      for (const answer of answers) expect(statuses(answer).filter((status) => status >= 500)).toEqual([]);
-      await expectAlive();
-    }),
-    { ...parameters(40), endOnFailure: true },
-  );
-}, 120_000 * runs(1));
+test(
+  "bent requests",
+  async () => {
+    const list = fc.array(mutated(corpus("http")), { minLength: AT_ONCE, maxLength: AT_ONCE });
+    await fc.assert(
+      fc.asyncProperty(list, async (requests) => {
+        const answers = await Promise.all(requests.map((request) => exchange(request)));
+        for (const answer of answers) expect(blames(statuses(answer))).toEqual([]);
+        await expectAlive();
+      }),
+      { ...parameters(120), endOnFailure: true },
+    );
+  },
+  120_000 * runs(1),
+);
 
 test("some thousand requests leave no memory behind", async () => {
-  const requests = [get(narinfo), get(nar), get("/x"), get("/%zz"), "GET / HTTP/1.1\r\nHost: x\r\nX: y", get(narinfo, `X: ${"y".repeat(10_000)}\r\n`)];
+  const requests = [
+    get(narinfo),
+    get(nar),
+    get("/x"),
+    get("/%zz"),
+    "GET / HTTP/1.1\r\nHost: x\r\nX: y",
+    get(narinfo, `X: ${"y".repeat(10_000)}\r\n`),
+  ];
   const round = async (count: number) => {
     for (let done = 0; done < count; done += AT_ONCE) {
-      await Promise.all(Array.from({ length: AT_ONCE }, (_, index) => exchange(requests[(done + index) % requests.length] ?? "")));
+      await Promise.all(
+        Array.from({ length: AT_ONCE }, (_, index) =>
+          exchange(requests[(done + index) % requests.length] ?? ""),
+        ),
+      );
     }
   };
   await round(500);
@@ -208,5 +218,5 @@ test("some thousand requests leave no memory behind", async () => {
   // Some 10 MiB of it is the garbage collector taking its time.
   expect(server.peakRss() - warm).toBeLessThan(64 * MIB);
   expect(server.peakRss()).toBeLessThan(400 * MIB);
-  expect(server.log()).not.toMatch(/a defect|TypeError|RangeError|\u001b/);
+  expect(server.log()).not.toMatch(/a defect|TypeError|RangeError|\p{Cc}(?<!\n)/u);
 });

@@ -7,7 +7,7 @@ import { formatLayer, type LayerHeader, LayerParser, LineSplitter } from "../../
 import { digestOf } from "../../src/oci/digest.ts";
 import { readLayer } from "../../src/protocol/layer-blob.ts";
 import { corpus, mutated } from "./mutate.ts";
-import { attemptAsync, expectUnpolluted, fuzz, parameters } from "./property.ts";
+import { attempt, attemptAsync, expectUnpolluted, fuzz, parameters } from "./property.ts";
 
 interface Layer {
   readonly header: LayerHeader;
@@ -141,6 +141,14 @@ test.each(BOMBS)(
   },
   90_000,
 );
+
+test("fields of a header that are nested without end", () => {
+  const deep = `${"[".repeat(60_000)}${"]".repeat(60_000)}`;
+  for (const field of ["nonce", "kind", "covers", "record", "nixcache", "other"]) {
+    const first = `{"nixcache":1,"kind":"root","covers":0,"${field}":${deep}}\n`;
+    attempt(["corrupt"], () => parse([Buffer.from(first)]));
+  }
+});
 
 test("the longest line that is allowed, and one byte more", () => {
   const header = Buffer.from(corpus("layer")[1] ?? []);

@@ -119,6 +119,12 @@ test("tag", () => {
   });
 });
 
+test("hosts that are no address are no reference, not a URL that cannot be made later", () => {
+  for (const host of ["1.2.3.4.5", "256.1.1.1", "a.0.0.1:5000", "[::::]", "[1]:5000", "x.0x"]) {
+    expect([host, attempt(["reference"], () => parseReference(`${host}/name`))]).toEqual([host, undefined]);
+  }
+});
+
 test("cache reference", () => {
   fuzz(either("reference"), 4000, ["reference"], parseReference, (reference, input) => {
     expect(parseReference(formatReference(reference))).toEqual(reference);

@@ -8,10 +8,12 @@ import {
   indexTtlMs,
   listenAddress,
   publishOrigin,
+  retryPolicy,
   signingKeySource,
   upstreamUrls,
 } from "../../../src/config.ts";
 import { formatReference } from "../../../src/oci/reference.ts";
+import { BRISK, PATIENT } from "../../../src/oci/retry.ts";
 
 const HOME = { HOME: "/home/u" };
 
@@ -124,5 +126,27 @@ test("tokens and origin from GitHub", () => {
     repository: "https://github.com/o/r",
     revision: "abc",
     run: "https://github.com/o/r/actions/runs/7",
+  });
+});
+
+describe("the retry policy", () => {
+  test("is the command's own where nothing is set", () => {
+    expect(retryPolicy(PATIENT, HOME)).toEqual(PATIENT);
+    expect(retryPolicy(BRISK, { NIXCACHE_RETRY_WAIT: "" })).toEqual(BRISK);
+  });
+
+  test("takes counts and times from the environment", () => {
+    const env = {
+      NIXCACHE_RETRY_ATTEMPTS: "3",
+      NIXCACHE_RETRY_BUDGET: "2h",
+      NIXCACHE_STALL_TIMEOUT: "250ms",
+    };
+    const changed = { attempts: 3, budgetMs: 7_200_000, stallTimeoutMs: 250 };
+    expect(retryPolicy(PATIENT, env)).toEqual({ ...PATIENT, ...changed });
+  });
+
+  test.each(["0", "5", "-1s", "0s", "1.5s", "5 s", "5d", "600h"])("refuses %s as a time", (given) => {
+    const set = () => retryPolicy(PATIENT, { NIXCACHE_RETRY_WAIT: given });
+    expect(set).toThrow(`NIXCACHE_RETRY_WAIT: got "${given}", expected a time`);
   });
 });
