@@ -33,18 +33,16 @@ describeWith(["nix", "registry"], "a hostile registry", () => {
   let registry: TestRegistry;
   let root: string;
   let paths: string[];
-  const large: string[] = [];
+  let large: string[];
 
   beforeAll(async () => {
     cli = cleanup.add(await openCli());
     nix = cleanup.add(await openNix()).value;
     registry = cleanup.add(await startRegistry());
     const closure = await buildClosure(nix, { paths: PATHS - LARGE, seed: 200 });
-    for (let seed = 0; seed < LARGE; seed++) {
-      const file = join(nix.folder, `large-${seed}`);
-      await writeRandomFile(file, 1_100_000, seed);
-      large.push((await nix.run("nix-store", ["--add", file])).trim());
-    }
+    const files = Array.from({ length: LARGE }, (_, seed) => join(nix.folder, `large-${seed}`));
+    for (const [seed, file] of files.entries()) await writeRandomFile(file, 1_100_000, seed);
+    large = (await nix.run("nix-store", ["--add", ...files])).trim().split("\n");
     root = closure.root;
     paths = [...closure.paths, ...large].sort();
   });

@@ -176,7 +176,7 @@ export async function startFaultProxy(options: FaultProxyOptions): Promise<Fault
     if (options.redirects && method === "GET" && blob !== null) {
       // A blob that is not there is the registry's to say.
       const found = await pass({ ...request, method: "HEAD" }, path, new Headers(), Buffer.alloc(0));
-      if (found === "reset" || found.status !== 200) return found;
+      if (found === "reset" || found.status !== 200) return pass(request, path, headers, body);
       const signature = crypto.randomUUID();
       links.set(signature, path);
       const location = `http://${storage.host}/${blob[2]}?sig=${signature}`;

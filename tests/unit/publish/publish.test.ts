@@ -1,8 +1,9 @@
 import { describe, expect, test } from "bun:test";
 import { entryOf } from "../../../src/cache/entry.ts";
 import { NixcacheError } from "../../../src/errors.ts";
-import { verifyNarInfo } from "../../../src/nar/signature.ts";
+import { signNarInfo, verifyNarInfo } from "../../../src/nar/signature.ts";
 import { generateSecretKey, publicKeyOf } from "../../../src/nar/signing-key.ts";
+import type { PathInfo } from "../../../src/nix/store.ts";
 import type { Digest } from "../../../src/oci/digest.ts";
 import { refresh } from "../../../src/protocol/refresh.ts";
 import { Compressor } from "../../../src/publish/nar-file.ts";
@@ -135,6 +136,19 @@ describe("publish", () => {
     expect(await run("old")).not.toBeNull();
     machine.host.time += 25 * 3_600_000;
     expect(await run("old")).not.toBeNull();
+  });
+
+  test("defect 4: a signature that is there already, made here or elsewhere, hides no path", async () => {
+    const store = new MemoryStore();
+    using machine = party(store);
+    const { closure, dump } = testClosure([{ name: "a" }]);
+    const [info] = closure;
+    const ours = signNarInfo({ ...(info as PathInfo), storePath: pathOf("a") }, KEY);
+    const theirs = `cache.example-1:${Buffer.alloc(64).toString("base64")}`;
+    const signed = [{ ...(info as PathInfo), sigs: [theirs, ours] }];
+    const result = await publish(signed, ORIGIN, contextOf(machine, dump));
+    expect(result.paths.uploaded).toBe(1);
+    expect((await readBack(store, "a"))?.entry.info.sigs).toEqual([theirs, ours]);
   });
 
   test("a list of many bare paths is one root of the record, and recognised", async () => {
