@@ -8,7 +8,7 @@ import { TestHost } from "./protocol.ts";
 export type Fault =
   /** Answered without the registry, which never hears of it. */
   | { readonly kind: "answer"; readonly name: AnswerName }
-  /** The token that came along is no good from now on: 401. Nothing happens where no token came along. */
+  /** The token that came along is no good from now on: 401. Nothing happens without one, or to a new one. */
   | { readonly kind: "token-expired" }
   /** Of storage: the link is no good from now on: 403. */
   | { readonly kind: "link-expired" }

@@ -24,6 +24,9 @@ interface Given {
   uses: number;
 }
 
+/** More than a client has under way at once: a new token that is refused at once would be a refusal. */
+const YOUNG_USES = 20;
+
 const SERVICE = "ghcr.test";
 
 export class Tokens {
@@ -38,8 +41,10 @@ export class Tokens {
     this.#given.clear();
   }
 
+  /** Ends one token, unless it is so young that who has just got it may still be on its way with it. */
   expire(authorization: string | null): void {
-    this.#given.delete(authorization?.replace(/^Bearer /, "") ?? "");
+    const token = authorization?.replace(/^Bearer /, "") ?? "";
+    if ((this.#given.get(token)?.uses ?? 0) >= YOUNG_USES) this.#given.delete(token);
   }
 
   /** The token endpoint. */

@@ -124,6 +124,19 @@ test("a file that is no database, or a damaged or older one, is thrown away", as
   }
 });
 
+test("defect 11: a NAR and a narinfo are found through an index, however many there are", async () => {
+  const path = join(folder, "index.sqlite");
+  using database = IndexDatabase.open(path);
+  await addLayer(database, "one", [testEntry("a").line]);
+  using other = new Database(path);
+  for (const column of ["file", "hash"]) {
+    const plan = other
+      .query(`EXPLAIN QUERY PLAN SELECT narinfo, rest FROM entry WHERE ${column} = ?`)
+      .all("x");
+    expect(JSON.stringify(plan)).toMatch(/SEARCH entry USING (INDEX entry_file|PRIMARY KEY)/);
+  }
+});
+
 test("a file that is damaged or removed while it is open is replaced", async () => {
   const path = join(folder, "index.sqlite");
   using database = IndexDatabase.open(path);
