@@ -206,8 +206,13 @@ export function createTransport(options: TransportOptions): Transport {
   ): Promise<Answer> => {
     const { status, headers } = response;
     const failed = status >= 400;
-    const text = failed ? await errorText(response, exchange) : "";
+    const explanation = failed ? await errorText(response, exchange, close) : "";
     if (failed) close();
+    // Whether it means absence or a missing right is in the explanation (rule 1).
+    if (explanation === undefined && status === 404) {
+      throw networkFailure(what(exchange), new Error("got 404, and its explanation broke off"));
+    }
+    const text = explanation ?? "";
     const verdict = classify(status, headers, text, network.now(), policy.secondaryLimitMs);
     const errors = failed ? parseErrors(text) : [];
     if (verdict.kind === "retry") {
@@ -248,13 +253,17 @@ export function createTransport(options: TransportOptions): Transport {
     throw unexpected(what(exchange), answer);
   };
 
-  const errorText = async (response: Response, exchange: Exchange): Promise<string> => {
-    const stop = network.timer(policy.connectTimeoutMs, () => response.body?.cancel().catch(() => {}));
+  /** Undefined when it broke off or stood still; empty when it is too long to be a registry's. */
+  const errorText = async (
+    response: Response,
+    exchange: Exchange,
+    close: () => void,
+  ): Promise<string | undefined> => {
+    const stop = network.timer(policy.connectTimeoutMs, close);
     try {
       return new TextDecoder().decode(await readBounded(response.body, MAX_ERROR_BYTES, what(exchange)));
-    } catch {
-      // The status says enough where its explanation cannot be had.
-      return "";
+    } catch (error) {
+      return error instanceof NixcacheError ? "" : undefined;
     } finally {
       stop();
     }
