@@ -75,7 +75,9 @@ export function formatReference(reference: CacheReference): string {
   }
   const { scheme, host, repository } = reference;
   const usual = isLoopback(host) ? "http" : "https";
-  return `${scheme === usual ? "" : `${scheme}://`}${host}/${repository}`;
+  // Without its scheme a host of one word would read as the owner of a repository.
+  const short = scheme === usual && looksLikeHost(host);
+  return `${short ? "" : `${scheme}://`}${host}/${repository}`;
 }
 
 /** Whether `host` (with or without a port) is this machine: localhost, 127.0.0.0/8 or [::1]. */
@@ -114,7 +116,7 @@ function parseRegistry(text: string): RegistryReference {
   const name = slash < 0 ? "" : rest.slice(slash + 1);
 
   refuseTagOrDigest(text, name);
-  const isHost = written !== null || /[.:[]/.test(first) || first === "localhost";
+  const isHost = written !== null || looksLikeHost(first);
   if (name === "") {
     const hint = isHost
       ? `Write ${first || "HOST"}/NAME, such as ghcr.io/owner/repo/nix-cache.`
@@ -130,6 +132,11 @@ function parseRegistry(text: string): RegistryReference {
     throw invalid(text, `it is longer than ${MAX_LENGTH} characters`);
   const scheme = written?.[1]?.toLowerCase() ?? (isLoopback(first) ? "http" : "https");
   return { kind: "registry", scheme: scheme === "http" ? "http" : "https", host: first, repository: name };
+}
+
+/** As docker tells a host from the first part of a name. */
+function looksLikeHost(first: string): boolean {
+  return /[.:[]/.test(first) || first === "localhost";
 }
 
 function parseGitHub(text: string, owner: string, repo: string): RegistryReference {

@@ -106,6 +106,12 @@ test("tags", () => {
     expect(isTag(tag)).toBe(false);
 });
 
+test("a host of one word is told from the owner of a repository", () => {
+  const reference = parseReference("https://registry/name");
+  expect(reference).toMatchObject({ host: "registry", repository: "name" });
+  expect(formatReference(reference)).toBe("https://registry/name");
+});
+
 describe("properties", () => {
   const component = fc
     .tuple(fc.stringMatching(/^[a-z0-9]{1,5}$/), fc.constantFrom("", ".x", "_y", "__z", "-w", "---v"))
@@ -117,7 +123,7 @@ describe("properties", () => {
         fc.domain(),
         fc.ipV4(),
         fc.ipV6().map((ip) => `[${ip.toLowerCase()}]`),
-        fc.constantFrom("localhost", "[::1]"),
+        fc.constantFrom("localhost", "[::1]", "registry"),
       ),
       fc.option(fc.integer({ min: 1, max: 65535 })),
     )
