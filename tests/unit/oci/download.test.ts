@@ -213,7 +213,7 @@ describe("through a registry", () => {
       },
     ));
 
-  test("a transfer that stands still is cut, and goes on", () =>
+  test("defect 8: only a transfer that stands still is cut, and it goes on", () =>
     withRaw(
       (range, count) => (count === 1 ? brokenAfter(10, range) : brokenAfter(300_000, range)),
       async (double, raw) => {

@@ -296,7 +296,7 @@ describe("publish", () => {
     expect(store.written).toHaveLength(2);
   });
 
-  test("2,000 small paths cost at most 60 writes", async () => {
+  test("defect 19: 2,000 small paths cost at most 60 writes", async () => {
     const store = new MemoryStore();
     const paths = Array.from({ length: 2000 }, (_, i) => ({
       name: `p-${i}`,
