@@ -5,10 +5,11 @@
 import { NixcacheError } from "../errors.ts";
 import type { Digest } from "./digest.ts";
 import { download, type Opened } from "./download.ts";
+import { describeExchange, type Exchange } from "./hop.ts";
 import type { RegistryContext } from "./registry-context.ts";
 import { withRetry } from "./retry.ts";
 import { type CallOptions, checkRange, type Store } from "./store.ts";
-import { type Answer, type Exchange, lengthOf, unexpected } from "./transport.ts";
+import { type Answer, lengthOf, unexpected } from "./transport.ts";
 import { uploadBlob } from "./upload.ts";
 
 export function registryBlobs(context: RegistryContext): Pick<Store, "statBlob" | "readBlob" | "writeBlob"> {
@@ -35,14 +36,18 @@ export function registryBlobs(context: RegistryContext): Pick<Store, "statBlob" 
     if (probe.kind === "absent") return undefined;
     const total = probe.status === 200 ? lengthOf(probe) : contentRange(probe)?.total;
     if (total === undefined)
-      throw unexpected(transport.what(exchange), probe, "The registry does not say how large its blobs are.");
+      throw unexpected(
+        describeExchange(exchange),
+        probe,
+        "The registry does not say how large its blobs are.",
+      );
     return total;
   };
 
   const readBlob: Store["readBlob"] = async (digest, { range, signal } = {}) => {
     checkRange(range);
     const url = at(`blobs/${digest}`);
-    const what = transport.what({ method: "GET", url, access: "pull" });
+    const what = describeExchange({ method: "GET", url });
     const start = range?.offset ?? 0;
 
     /** Asks for all from byte `done` of the stream on. */

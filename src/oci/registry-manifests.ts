@@ -4,6 +4,7 @@
  */
 import { NixcacheError, preview } from "../errors.ts";
 import { type Digest, digestOf, isDigest } from "./digest.ts";
+import { describeExchange, type Exchange } from "./hop.ts";
 import {
   decodeManifest,
   encodeManifest,
@@ -19,7 +20,7 @@ import { checkTagOrDigest, isTag } from "./reference.ts";
 import type { RegistryContext } from "./registry-context.ts";
 import type { RegistryError } from "./retry.ts";
 import type { BlobsMissing, CallOptions, Store } from "./store.ts";
-import { type Answer, type Exchange, unexpected } from "./transport.ts";
+import { type Answer, unexpected } from "./transport.ts";
 import { uploadBlob } from "./upload.ts";
 
 /** What registries may answer with under a tag; ours are all OCI manifests. */
@@ -47,7 +48,7 @@ export function registryManifests(context: RegistryContext): ManifestMethods {
       headers: { accept: ACCEPT, ...conditional },
       signal,
     } as const;
-    const what = transport.what(exchange);
+    const what = describeExchange(exchange);
     return transport.callWhole(exchange, MAX_MANIFEST_BYTES, (answer) => {
       if (answer.kind === "absent") return undefined;
       if (answer.status === 304 && ifNot !== undefined) return "unchanged";
@@ -105,7 +106,7 @@ export function registryManifests(context: RegistryContext): ManifestMethods {
     };
     const answer = await transport.call(exchange);
     answer.close();
-    const what = transport.what(exchange);
+    const what = describeExchange(exchange);
     if (answer.kind === "ok" && answer.status < 300) {
       const digest = digestOf(bytes);
       const stated = answer.headers.get("docker-content-digest");
@@ -165,7 +166,7 @@ export function registryManifests(context: RegistryContext): ManifestMethods {
     if (answer.kind === "ok" && answer.status < 300) return true;
     const unsupported = answer.errors.some(({ code }) => code === "UNSUPPORTED" || code === "DENIED");
     if (unsupported || [403, 405, 501].includes(answer.status)) return "refused";
-    throw unexpected(transport.what(exchange), answer);
+    throw unexpected(describeExchange(exchange), answer);
   };
 
   return { readManifest, statManifest, writeManifest, deleteManifest };

@@ -3,12 +3,13 @@
  * https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#listing-tags
  */
 import { NixcacheError } from "../errors.ts";
+import { describeExchange, type Exchange, resolveLocation } from "./hop.ts";
 import { parseNextLink } from "./link.ts";
 import { parseJson } from "./manifest.ts";
 import { isTag } from "./reference.ts";
 import type { RegistryContext } from "./registry-context.ts";
 import type { Store } from "./store.ts";
-import { type Exchange, resolveLocation, unexpected } from "./transport.ts";
+import { unexpected } from "./transport.ts";
 
 const PAGE_TAGS = 1000;
 const MAX_PAGES = 1000;
@@ -32,7 +33,7 @@ export function registryTags({ transport, at }: RegistryContext): Pick<Store, "l
         headers: { accept: "application/json" },
         signal,
       };
-      const what = transport.what(exchange);
+      const what = describeExchange(exchange);
       if (seen.has(url.href) || seen.size >= MAX_PAGES) {
         throw new NixcacheError(
           "protocol",

@@ -1,15 +1,15 @@
 /**
- * One exchange with a registry: authorization, redirects by hand, time-outs, and what the answer means.
- * Retrying is the caller's: `send` is one try, `call` is `send` under the policy.
+ * Exchanges with a registry: tokens, what an answer means, and further tries. `send` is one try, `call` is `send`
+ * under the policy.
  */
-import { createFetch, type FetchOptions } from "ofetch";
-import { messageOf, NixcacheError } from "../errors.ts";
+import { NixcacheError } from "../errors.ts";
 import type { Access } from "./access.ts";
 import { createAuthenticator } from "./auth.ts";
 import { readBounded, sanitize } from "./body.ts";
 import type { Credentials } from "./credentials.ts";
 import { deniedError } from "./denied.ts";
-import { type Network, onAbort, throwIfAborted } from "./network.ts";
+import { createFollow, describeExchange, type Exchange, type Hop } from "./hop.ts";
+import { type Network, throwIfAborted } from "./network.ts";
 import type { RegistryReference } from "./reference.ts";
 import {
   classify,
@@ -29,25 +29,6 @@ export interface TransportOptions {
   readonly userAgent: string;
   /** `write` asks for push rights at once, also for reading: GHCR gives no pull token for a package to be made. */
   readonly access: "read" | "write";
-}
-
-export interface Exchange {
-  readonly method: "GET" | "HEAD" | "POST" | "PUT" | "DELETE";
-  readonly url: URL;
-  readonly access: Access;
-  readonly headers?: Readonly<Record<string, string>>;
-  /** Made anew for every hop and every try. */
-  readonly body?: (() => UploadBody) | undefined;
-  /** Statuses that are handed back although they are failures; waits for another try come first. */
-  readonly accept?: readonly number[];
-  readonly signal?: AbortSignal | undefined;
-}
-
-export interface UploadBody {
-  readonly content: Uint8Array | ReadableStream<Uint8Array>;
-  readonly size: number;
-  /** Of a stream: takes the function to call with the number of bytes whenever some were handed over. */
-  readonly onMove?: (moved: (bytes: number) => void) => void;
 }
 
 export interface Answer {
@@ -81,110 +62,17 @@ export interface Transport {
    * @throws `protocol` for a body of more than `limit` bytes; what `decode` throws.
    */
   callWhole<T>(exchange: Exchange, limit: number, decode: (answer: WholeAnswer) => T): Promise<T>;
-  /** `GET ghcr.io/path`, without the query, which may hold a signature. */
-  what(exchange: Exchange): string;
 }
 
-const MAX_HOPS = 5;
 const MAX_ERROR_BYTES = 64 * 1024;
-const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
 
 export function createTransport(options: TransportOptions): Transport {
   const { reference, policy, network } = options;
   const origin = new URL(`${reference.scheme}://${reference.host}`).origin;
   const authenticator = createAuthenticator(options);
-  const transfer = createFetch({ fetch: network.fetch as typeof fetch });
+  const follow = createFollow({ origin, network, policy, userAgent: options.userAgent });
   const effective = (access: Access): Access =>
     access === "pull" && options.access === "write" ? "push" : access;
-
-  const what = ({ method, url }: Exchange): string => `${method} ${url.host}${url.pathname}`;
-
-  /** One request to one address, from connecting to the headers of the answer. */
-  const hop = async (exchange: Exchange, url: URL, authorization: string | undefined): Promise<Hop> => {
-    throwIfAborted(exchange.signal, network.signal);
-    const controller = new AbortController();
-    const stopListening = onAbort([exchange.signal, network.signal], () => controller.abort());
-    const upload = exchange.body?.();
-    let late = "";
-    let answered = false;
-    let stopTimer = () => {};
-    const limit = (ms: number, of: string) => {
-      stopTimer();
-      if (answered) return;
-      stopTimer = network.timer(ms, () => {
-        late = `${of} for ${ms / 1000} s`;
-        controller.abort();
-      });
-    };
-    if (upload === undefined) limit(policy.connectTimeoutMs, "no answer");
-    else if (upload.content instanceof Uint8Array) limit(policy.answerTimeoutMs, "no answer");
-    else {
-      let left = upload.size;
-      limit(policy.stallTimeoutMs, "the upload did not move");
-      upload.onMove?.((bytes) => {
-        left -= bytes;
-        if (left > 0) limit(policy.stallTimeoutMs, "the upload did not move");
-        else limit(policy.answerTimeoutMs, "no answer after the upload");
-      });
-    }
-    const close = () => {
-      stopListening();
-      controller.abort();
-    };
-    try {
-      const init: FetchOptions<"stream"> & { decompress: boolean } = {
-        method: exchange.method,
-        retry: false,
-        redirect: "manual",
-        ignoreResponseError: true,
-        responseType: "stream",
-        decompress: false,
-        signal: controller.signal,
-        headers: {
-          "user-agent": options.userAgent,
-          "accept-encoding": "identity",
-          ...exchange.headers,
-          ...(upload === undefined ? {} : { "content-length": String(upload.size) }),
-          ...(authorization === undefined ? {} : { authorization }),
-        },
-        ...(upload === undefined ? {} : { body: upload.content as ReadableStream }),
-      };
-      const response = await transfer.raw(url.href, init);
-      const encoding = response.headers.get("content-encoding") ?? "identity";
-      if (encoding !== "identity" && response.ok) {
-        throw new NixcacheError(
-          "protocol",
-          `${what({ ...exchange, url })}: got content encoding ${sanitize(encoding)}, expected none`,
-        );
-      }
-      return { response, url, close };
-    } catch (error) {
-      close();
-      if (error instanceof NixcacheError) throw error;
-      throwIfAborted(exchange.signal, network.signal);
-      throw networkFailure(what({ ...exchange, url }), late === "" ? error : new Error(late));
-    } finally {
-      answered = true;
-      stopTimer();
-    }
-  };
-
-  /** Follows redirects. Authorization goes to the registry's own origin only. */
-  const follow = async (exchange: Exchange, authorization: string | undefined): Promise<Hop> => {
-    let url = exchange.url;
-    for (let hops = 0; ; hops++) {
-      const result = await hop(exchange, url, url.origin === origin ? authorization : undefined);
-      const { status, headers } = result.response;
-      const location = headers.get("location");
-      if (!REDIRECTS.has(status) || location === null) return result;
-      // HEAD asks the registry itself: links to storage are signed for GET alone.
-      if (exchange.method === "HEAD") return result;
-      result.close();
-      if (hops >= MAX_HOPS)
-        throw new NixcacheError("protocol", `${what(exchange)}: got more than ${MAX_HOPS} redirects`);
-      url = resolveLocation(url, location, what(exchange));
-    }
-  };
 
   const send = async (exchange: Exchange): Promise<Answer> => {
     const access = effective(exchange.access);
@@ -210,7 +98,7 @@ export function createTransport(options: TransportOptions): Transport {
     if (failed) close();
     // Whether it means absence or a missing right is in the explanation (rule 1).
     if (explanation === undefined && status === 404) {
-      throw networkFailure(what(exchange), new Error("got 404, and its explanation broke off"));
+      throw networkFailure(describeExchange(exchange), new Error("got 404, and its explanation broke off"));
     }
     const text = explanation ?? "";
     const verdict = classify(status, headers, text, network.now(), policy.secondaryLimitMs);
@@ -218,7 +106,7 @@ export function createTransport(options: TransportOptions): Transport {
     if (verdict.kind === "retry") {
       const failure = new NixcacheError(
         "unreachable",
-        `${what(exchange)}: got ${status}${said(errors, text)}`,
+        `${describeExchange(exchange)}: got ${status}${said(errors, text)}`,
         {
           hint: "Try again later; the registry's status page or its rate limits may say more.",
         },
@@ -230,7 +118,7 @@ export function createTransport(options: TransportOptions): Transport {
       throw new TransientFailure(
         new NixcacheError(
           "unreachable",
-          `${what(exchange)}: ${url.host}, where it redirects to, answered ${status}`,
+          `${describeExchange(exchange)}: ${url.host}, where it redirects to, answered ${status}`,
         ),
       );
     }
@@ -250,7 +138,7 @@ export function createTransport(options: TransportOptions): Transport {
       const hasCredentials = authenticator.hasCredentials() ?? false;
       throw deniedError({ reference, access, hasCredentials, status, detail: text, at: "registry" });
     }
-    throw unexpected(what(exchange), answer);
+    throw unexpected(describeExchange(exchange), answer);
   };
 
   /** Undefined when it broke off or stood still; empty when it is too long to be a registry's. */
@@ -261,7 +149,9 @@ export function createTransport(options: TransportOptions): Transport {
   ): Promise<string | undefined> => {
     const stop = network.timer(policy.connectTimeoutMs, close);
     try {
-      return new TextDecoder().decode(await readBounded(response.body, MAX_ERROR_BYTES, what(exchange)));
+      return new TextDecoder().decode(
+        await readBounded(response.body, MAX_ERROR_BYTES, describeExchange(exchange)),
+      );
     } catch (error) {
       return error instanceof NixcacheError ? "" : undefined;
     } finally {
@@ -278,7 +168,7 @@ export function createTransport(options: TransportOptions): Transport {
       answer.close();
     });
     try {
-      const bytes = await readBounded(answer.body, limit, what(exchange));
+      const bytes = await readBounded(answer.body, limit, describeExchange(exchange));
       const length = lengthOf(answer);
       if (late || (length !== undefined && answer.body !== null && length !== bytes.length)) {
         throw new Error(
@@ -289,7 +179,7 @@ export function createTransport(options: TransportOptions): Transport {
     } catch (error) {
       if (error instanceof NixcacheError) throw error;
       throwIfAborted(exchange.signal, network.signal);
-      throw networkFailure(what(exchange), error);
+      throw networkFailure(describeExchange(exchange), error);
     } finally {
       stop();
       answer.close();
@@ -298,7 +188,6 @@ export function createTransport(options: TransportOptions): Transport {
 
   return {
     origin,
-    what,
     send,
     callWhole: (exchange, limit, decode) => {
       const attempt = async () => decodeWhole(await readWhole(exchange, limit), decode);
@@ -317,12 +206,6 @@ function decodeWhole<T>(answer: WholeAnswer, decode: (answer: WholeAnswer) => T)
   }
 }
 
-interface Hop {
-  readonly response: Response;
-  readonly url: URL;
-  readonly close: () => void;
-}
-
 /** The Content-Length of an answer, in bytes; undefined without a usable one. */
 export function lengthOf({ headers }: { readonly headers: Headers }): number | undefined {
   const text = headers.get("content-length") ?? "";
@@ -337,31 +220,6 @@ export function unexpected(what: string, answer: Answer, hint?: string): Nixcach
     `${what}: got ${answer.status}${said(answer.errors, answer.text)}`,
     hint === undefined ? {} : { hint },
   );
-}
-
-/**
- * The address that a Location header means.
- * @throws `protocol` when it is none, or would leave HTTPS.
- */
-export function resolveLocation(base: URL, location: string, what: string): URL {
-  let url: URL;
-  try {
-    url = new URL(location, base);
-  } catch (cause) {
-    throw new NixcacheError("protocol", `${what}: got a Location that is no URL (${messageOf(cause)})`, {
-      cause,
-    });
-  }
-  if (url.protocol !== "https:" && !(url.protocol === "http:" && base.protocol === "http:")) {
-    throw new NixcacheError(
-      "protocol",
-      `${what}: got a Location from ${base.protocol} to ${url.protocol}, expected https:`,
-      {
-        hint: "Behind a proxy that ends TLS, let the registry write relative locations (distribution: http.relativeurls) or pass X-Forwarded-Proto.",
-      },
-    );
-  }
-  return url;
 }
 
 function said(errors: readonly RegistryError[], text: string): string {

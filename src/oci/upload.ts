@@ -5,10 +5,11 @@
  */
 import { type FileHandle, open } from "node:fs/promises";
 import { messageOf, NixcacheError } from "../errors.ts";
+import { describeExchange, resolveLocation, type UploadBody } from "./hop.ts";
 import type { RegistryContext } from "./registry-context.ts";
 import { TransientFailure, withRetry } from "./retry.ts";
 import type { BlobSource, CallOptions } from "./store.ts";
-import { resolveLocation, type UploadBody, unexpected } from "./transport.ts";
+import { unexpected } from "./transport.ts";
 
 /** Bytes handed over at a time: small enough for slow lines to move one within the stall time-out. */
 const CHUNK_BYTES = 256 * 1024;
@@ -41,12 +42,12 @@ export async function uploadBlob(
       const location = started.headers.get("location");
       if (started.kind !== "ok" || location === null) {
         throw unexpected(
-          transport.what(post),
+          describeExchange(post),
           started,
           "Check the repository name; some registries want projects to be made first.",
         );
       }
-      const url = withDigest(resolveLocation(started.url, location, transport.what(post)), source.digest);
+      const url = withDigest(resolveLocation(started.url, location, describeExchange(post)), source.digest);
       const opened = await openSource(source);
       try {
         const put = {
@@ -67,7 +68,7 @@ export async function uploadBlob(
             `upload ${source.digest}: the registry found other bytes than announced`,
           );
         }
-        const error = unexpected(transport.what(put), done);
+        const error = unexpected(describeExchange(put), done);
         // The session is gone, whatever the registry calls that, or it holds bytes of an earlier try.
         throw done.kind === "absent" || done.status === 416 ? new TransientFailure(error) : error;
       } catch (error) {

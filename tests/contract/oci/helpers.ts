@@ -60,7 +60,8 @@ export function manifestOf(text: string): { bytes: Uint8Array; layer: Uint8Array
 /** Writes the blobs of `manifestOf(text)`, then the manifest under a tag. @throws when that is refused. */
 export async function writeTag(store: Store, tag: string, text: string): Promise<Digest> {
   const { bytes, layer } = manifestOf(text);
-  await writeBlob(store, EMPTY_CONFIG_BYTES);
+  // As publishers do: docker-registry forgets a blob for the moment in which somebody uploads it again.
+  if ((await store.statBlob(EMPTY_CONFIG.digest)) === undefined) await writeBlob(store, EMPTY_CONFIG_BYTES);
   await writeBlob(store, layer);
   const result = await store.writeManifest(tag, MEDIA_TYPE_MANIFEST, bytes);
   if (typeof result !== "string") throw new Error(`refused: ${JSON.stringify(result)}`);

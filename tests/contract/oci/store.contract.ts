@@ -7,7 +7,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Digest, digestOf } from "../../../src/oci/digest.ts";
-import { decodeManifest, MEDIA_TYPE_MANIFEST } from "../../../src/oci/manifest.ts";
+import { decodeManifest, EMPTY_CONFIG_BYTES, MEDIA_TYPE_MANIFEST } from "../../../src/oci/manifest.ts";
 import type { Store } from "../../../src/oci/store.ts";
 import { bytesOf, manifestOf, randomBytes, readAll, writeBlob, writeTag } from "./helpers.ts";
 
@@ -228,6 +228,7 @@ export function describeStore(name: string, withStore: WithStore): void {
 
     storeTest("survive many writers at once: none is lost", async (_, open) => {
       const tags = Array.from({ length: 30 }, (_, i) => `seg-${i}`);
+      await writeBlob(open(), EMPTY_CONFIG_BYTES);
       const digests = await Promise.all(tags.map((tag) => writeTag(open(), tag, `content of ${tag}`)));
       const reader = open();
       expect((await reader.listTags()).sort()).toEqual([...tags].sort());
