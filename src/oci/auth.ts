@@ -13,6 +13,7 @@ import { readBounded, sanitize } from "./body.ts";
 import { type Challenge, parseChallenges } from "./challenge.ts";
 import type { Credentials } from "./credentials.ts";
 import { deniedError } from "./denied.ts";
+import { RAW_EXCHANGE } from "./hop.ts";
 import { type Network, onAbort, throwIfAborted } from "./network.ts";
 import { isLoopback, type RegistryReference } from "./reference.ts";
 import { classify, networkFailure, type RetryPolicy, TransientFailure } from "./retry.ts";
@@ -194,12 +195,7 @@ async function requestToken(
   const stopListening = onAbort([network.signal], (signal) => controller.abort(signal.reason));
   try {
     const init: FetchOptions<"stream"> & { decompress: boolean } = {
-      retry: false,
-      redirect: "manual",
-      ignoreResponseError: true,
-      responseType: "stream",
-      // fetch unpacks zstd without holding back, so that a few KB fill the memory before they can be counted.
-      decompress: false,
+      ...RAW_EXCHANGE,
       signal: controller.signal,
       headers: {
         "user-agent": options.userAgent,

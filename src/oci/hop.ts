@@ -38,6 +38,18 @@ export interface Hop {
   readonly close: () => void;
 }
 
+/**
+ * ofetch as one plain exchange: tries, redirects and failures are ours to judge. fetch would unpack zstd without
+ * holding back, so that a few KB fill the memory before they can be counted.
+ */
+export const RAW_EXCHANGE = {
+  retry: false,
+  redirect: "manual",
+  ignoreResponseError: true,
+  responseType: "stream",
+  decompress: false,
+} as const;
+
 const MAX_HOPS = 5;
 const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
 
@@ -94,12 +106,8 @@ export function createFollow({ origin, network, policy, userAgent }: FollowOptio
     };
     try {
       const init: FetchOptions<"stream"> & { decompress: boolean } = {
+        ...RAW_EXCHANGE,
         method: exchange.method,
-        retry: false,
-        redirect: "manual",
-        ignoreResponseError: true,
-        responseType: "stream",
-        decompress: false,
         signal: controller.signal,
         headers: {
           "user-agent": userAgent,

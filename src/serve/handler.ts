@@ -63,9 +63,7 @@ function answer(found: Route, request: Request, options: HandlerOptions): Respon
     case "public-key":
       return publicKey(request, options);
     case "status":
-      return text(request, 200, `${JSON.stringify(options.status(), null, 2)}\n`, {
-        "content-type": "application/json",
-      });
+      return status(request, options);
     case "refresh":
       return refresh(request, options);
     case "method-not-allowed":
@@ -73,6 +71,11 @@ function answer(found: Route, request: Request, options: HandlerOptions): Respon
     case "not-found":
       return text(request, 404, "not found\n");
   }
+}
+
+function status(request: Request, options: HandlerOptions): Response {
+  const json = `${JSON.stringify(options.status(), null, 2)}\n`;
+  return text(request, 200, json, { "content-type": "application/json" });
 }
 
 function narinfo(storeHash: string, request: Request, options: HandlerOptions): Response | Promise<Response> {
@@ -148,9 +151,7 @@ async function refresh(request: Request, options: HandlerOptions): Promise<Respo
   } catch (error) {
     return text(request, 502, `the index could not be refreshed: ${messageOf(error)}\n`);
   }
-  return text(request, 200, `${JSON.stringify(options.status(), null, 2)}\n`, {
-    "content-type": "application/json",
-  });
+  return status(request, options);
 }
 
 /** What went wrong on the way to an answer. A narinfo is then absent: 5xx would abort the client's build. */
