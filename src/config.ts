@@ -58,6 +58,13 @@ export function cacheReference(flag: string | undefined, env: Environment): Cach
   return { kind: "layout", path: join(data, "nixcache", "cache") };
 }
 
+/** The caches that serve answers from, each once, in the order given: `--cache`, else the one that others use. */
+export function cacheReferences(flags: readonly string[] | undefined, env: Environment): CacheReference[] {
+  const references = flags?.map((flag) => cacheReference(flag, env)) ?? [cacheReference(undefined, env)];
+  const byFile = new Map(references.map((reference) => [indexFile(reference, env), reference]));
+  return [...byFile.values()];
+}
+
 /** The file of the local index of one cache. */
 export function indexFile(reference: CacheReference, env: Environment): string {
   // Two folders called ./cache are two caches.

@@ -19,9 +19,6 @@ export interface Arguments {
   flag(name: string): boolean;
 }
 
-/** Flags that may be given more than once. */
-const REPEATABLE: ReadonlySet<string> = new Set(["upstream", "trusted-public-key"]);
-
 /** Flags of every command. */
 const COMMON_ARGS: ArgsDef = {
   verbose: { type: "boolean", description: "Show the cause of an error, with its stack" },
@@ -37,13 +34,13 @@ export function cacheArgs(upstreamDescription: string) {
     },
     upstream: {
       type: "string",
-      valueHint: "URL",
-      description: `${upstreamDescription}; may be repeated, "" for none (${DEFAULT_UPSTREAM})`,
+      valueHint: "URL…",
+      description: `${upstreamDescription}; "" for none (${DEFAULT_UPSTREAM})`,
     },
   } as const satisfies ArgsDef;
 }
 
-/** A positional whose name ends so takes any number of arguments. */
+/** A positional whose name ends so takes any number of arguments, a flag whose hint ends so any number of values. */
 const MANY = "…";
 
 export function command(
@@ -68,10 +65,11 @@ export function readArguments(raw: readonly string[], args: ArgsDef): Arguments 
     else options[name] = { type: def.type === "boolean" ? "boolean" : "string", multiple: true };
   }
   const { values, positionals } = parse(raw, options);
+  const isMany = (name: string) => (args[name] as { valueHint?: string }).valueHint?.endsWith(MANY) === true;
   const lists = new Map<string, (string | boolean)[]>();
   for (const [name, value] of Object.entries(values)) {
     const list = [value ?? []].flat();
-    if (list.length > 1 && !REPEATABLE.has(name)) throw usageError(`--${name} is given more than once`);
+    if (list.length > 1 && !isMany(name)) throw usageError(`--${name} is given more than once`);
     lists.set(name, list);
   }
   const tooMany = positionals[mostPositionals];

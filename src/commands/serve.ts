@@ -1,9 +1,11 @@
-import { cacheReference, indexTtlMs, type ListenAddress, listenAddress, upstreamUrls } from "../config.ts";
+import { cacheReferences, indexTtlMs, type ListenAddress, listenAddress, upstreamUrls } from "../config.ts";
 import { openCache, openUpstreams } from "../context.ts";
 import { messageOf, NixcacheError, systemCode } from "../errors.ts";
-import { serveCache } from "../serve/cache.ts";
+import { type ServedCache, serveCache } from "../serve/cache.ts";
 import { createHandler } from "../serve/handler.ts";
 import { MemoryBudget } from "../serve/memory.ts";
+import { createUpstreams } from "../serve/upstreams.ts";
+import type { Upstream } from "../upstream/client.ts";
 import { VERSION } from "../version.ts";
 import { cacheArgs, command } from "./command.ts";
 
@@ -11,6 +13,11 @@ export const serve = command(
   { name: "serve", description: "Answer Nix on this machine from a cache, with upstream caches behind it" },
   {
     ...cacheArgs("Pass on what this cache has"),
+    cache: {
+      type: "string",
+      valueHint: "REF…",
+      description: "A cache: HOST/NAME, OWNER/REPO for GHCR, or a folder; the first that has a path answers",
+    },
     port: { type: "string", valueHint: "PORT", description: "Port to listen on, 0 for any free one (37515)" },
     listen: { type: "string", valueHint: "ADDRESS", description: "Address to listen on (127.0.0.1)" },
     "index-ttl": { type: "string", valueHint: "SECONDS", description: "Refresh the index this often (300)" },
@@ -20,41 +27,55 @@ export const serve = command(
     const address = listenAddress({ listen: given.text("listen"), port: given.text("port") }, env);
     const ttlMs = indexTtlMs(given.text("index-ttl"), env);
     const upstreams = openUpstreams(upstreamUrls(given.texts("upstream"), env));
-    using open = openCache(cacheReference(given.text("cache"), env), "read", context);
+    using open = new DisposableStack();
+    const caches = cacheReferences(given.texts("cache"), env).map((reference) => {
+      const { protocol } = open.use(openCache(reference, "read", context));
+      return serveCache(protocol, (message) => log.warn(`the index could not be refreshed: ${message}`));
+    });
     const onError = (message: string) => log.warn(message);
-    const cache = serveCache(open.protocol, (message) =>
-      log.warn(`the index could not be refreshed: ${message}`),
-    );
     const handler = createHandler({
-      cache,
-      upstreams,
+      caches,
+      upstreams: createUpstreams(upstreams, onError),
       onError,
       memory: new MemoryBudget(),
       underWay: () => server.pendingRequests,
-      status: () => {
-        const refreshedAt = cache.refreshedAt();
-        return {
-          version: VERSION,
-          repo: cache.store.name,
-          upstream: upstreams.map(({ url }) => url),
-          index_loaded: cache.isLoaded(),
-          index_entries: cache.view.count(),
-          index_generations: cache.view.generations().length,
-          index_generated: refreshedAt === undefined ? null : new Date(refreshedAt).toISOString(),
-          index_ttl: ttlMs / 1000,
-          index_error: cache.lastError() ?? null,
-        };
-      },
+      status: () => status(caches, upstreams, ttlMs),
     });
     const server = listen(address, handler);
     context.print(`listening on http://${urlHost(address.hostname)}:${server.port}`);
     try {
-      await cache.keepFresh(ttlMs);
+      await Promise.all(caches.map((cache) => cache.keepFresh(ttlMs)));
     } finally {
       await server.stop(true);
     }
   },
 );
+
+/** The fields of the first cache stand at the top, where users of one cache look for them. */
+function status(
+  caches: readonly ServedCache[],
+  upstreams: readonly Upstream[],
+  ttlMs: number,
+): Record<string, unknown> {
+  const each = caches.map((cache) => {
+    const refreshedAt = cache.refreshedAt();
+    return {
+      repo: cache.store.name,
+      index_loaded: cache.isLoaded(),
+      index_entries: cache.view.count(),
+      index_generations: cache.view.generations().length,
+      index_generated: refreshedAt === undefined ? null : new Date(refreshedAt).toISOString(),
+      index_error: cache.lastError() ?? null,
+    };
+  });
+  return {
+    version: VERSION,
+    upstream: upstreams.map(({ url }) => url),
+    index_ttl: ttlMs / 1000,
+    ...each[0],
+    caches: each,
+  };
+}
 
 function listen(
   { hostname, port }: ListenAddress,

@@ -14,8 +14,8 @@ export const verify = command(
     ...cacheArgs("Where references may be too"),
     "trusted-public-key": {
       type: "string",
-      valueHint: "KEY",
-      description: "Check signatures by this key beside the publishers' own; may be repeated",
+      valueHint: "KEY…",
+      description: "Check signatures by this key beside the publishers' own",
     },
     deep: { type: "boolean", description: "Download everything and check every byte" },
     repair: {

@@ -8,6 +8,9 @@ import { parseHash } from "../nar/hash.ts";
 import { digestHex } from "../oci/digest.ts";
 import type { ByteRange, Store } from "../oci/store.ts";
 
+/** All that reading needs of a store. */
+export type BlobReader = Pick<Store, "name" | "readBlob">;
+
 export interface NarFileSource {
   readonly parts: readonly Part[];
   /** `sha256:<base32>` of all parts in order, where the narinfo states it. */
@@ -33,7 +36,7 @@ export function narFileSize({ parts }: NarFileSource): number {
  */
 export async function* readNarFile(
   source: NarFileSource,
-  store: Store,
+  store: BlobReader,
   options: ReadOptions = {},
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const file = new Bun.CryptoHasher("sha256");
@@ -57,7 +60,7 @@ export async function* readNarFile(
 
 async function* readPart(
   part: Part,
-  store: Store,
+  store: BlobReader,
   { signal, memory }: ReadOptions,
 ): AsyncGenerator<Uint8Array, void, undefined> {
   for (let done = 0; done < part.length; ) {
@@ -75,7 +78,7 @@ async function* readPart(
 async function* readRange(
   part: Part,
   range: ByteRange,
-  store: Store,
+  store: BlobReader,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const whole = range.length === part.size;
@@ -101,7 +104,7 @@ async function* readRange(
   }
 }
 
-function check(hasher: Bun.CryptoHasher, expected: string, part: Part, store: Store): void {
+function check(hasher: Bun.CryptoHasher, expected: string, part: Part, store: BlobReader): void {
   const found = hasher.digest("hex");
   if (found === expected) return;
   throw new NixcacheError(

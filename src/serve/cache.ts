@@ -6,8 +6,9 @@ import { messageOf, NixcacheError } from "../errors.ts";
 import type { Store } from "../oci/store.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
 import { refresh } from "../protocol/refresh.ts";
+import type { Source } from "./source.ts";
 
-export interface ServedCache {
+export interface ServedCache extends Source {
   readonly store: Store;
   readonly view: IndexReader;
   /** Whether an index was ever loaded, in this run or an earlier one. */

@@ -6,25 +6,19 @@
  * substituter; and `/nix-cache-info` is 503 until an index was loaded, since the client then skips us.
  */
 import { messageOf } from "../errors.ts";
-import { isBase32 } from "../nar/base32.ts";
-import { parseNarInfo } from "../nar/narinfo.ts";
-import { type NarFileSource, narFileSize } from "../protocol/nar-file.ts";
-import type { Upstream } from "../upstream/client.ts";
+import { type NarContext, ownNar, upstreamNar } from "./answer-nar.ts";
 import type { ServedCache } from "./cache.ts";
-import type { MemoryBudget } from "./memory.ts";
-import { isBuffered, readNar, streamNar } from "./nar.ts";
+import { TEXT, text } from "./respond.ts";
 import { type Route, route } from "./route.ts";
-import { upstreamNarinfo, upstreamRequest } from "./upstreams.ts";
+import type { Source } from "./source.ts";
+import type { Upstreams } from "./upstreams.ts";
 
-export interface HandlerOptions {
-  readonly cache: ServedCache;
-  readonly upstreams: readonly Upstream[];
+export interface HandlerOptions extends NarContext {
+  /** Asked in order; the first that has something answers. */
+  readonly caches: readonly ServedCache[];
+  readonly upstreams: Upstreams;
   /** What `/_status` answers. */
   readonly status: () => Record<string, unknown>;
-  readonly onError: (message: string) => void;
-  /** Number of requests that are not fully answered yet. */
-  readonly underWay: () => number;
-  readonly memory: MemoryBudget;
 }
 
 /** Lower wins; cache.nixos.org has 40. We pass on what it has, so Nix should come to us first. */
@@ -32,9 +26,7 @@ const PRIORITY = 30;
 
 const CACHE_INFO = `StoreDir: /nix/store\nWantMassQuery: 1\nPriority: ${PRIORITY}\n`;
 
-const TEXT = { "content-type": "text/plain; charset=utf-8" };
 const NARINFO = { "content-type": "text/x-nix-narinfo" };
-const NAR_TYPE = "application/x-nix-nar";
 
 export function createHandler(options: HandlerOptions): (request: Request) => Response | Promise<Response> {
   return (request) => {
@@ -53,9 +45,9 @@ export function createHandler(options: HandlerOptions): (request: Request) => Re
 function answer(found: Route, request: Request, options: HandlerOptions): Response | Promise<Response> {
   switch (found.kind) {
     case "cache-info":
-      return options.cache.isLoaded()
-        ? text(request, 200, CACHE_INFO, { "content-type": "text/x-nix-cache-info" })
-        : text(request, 503, "the index of the cache has not been loaded yet\n");
+      return isLoaded(options)
+        ? text(request.method, 200, CACHE_INFO, { "content-type": "text/x-nix-cache-info" })
+        : text(request.method, 503, "the index of the cache has not been loaded yet\n");
     case "narinfo":
       return narinfo(found.storeHash, request, options);
     case "nar":
@@ -67,24 +59,34 @@ function answer(found: Route, request: Request, options: HandlerOptions): Respon
     case "refresh":
       return refresh(request, options);
     case "method-not-allowed":
-      return text(request, 405, `method not allowed; allowed here: ${found.allow}\n`, { allow: found.allow });
+      return text(request.method, 405, `method not allowed; allowed here: ${found.allow}\n`, {
+        allow: found.allow,
+      });
     case "not-found":
-      return text(request, 404, "not found\n");
+      return text(request.method, 404, "not found\n");
   }
 }
 
 function status(request: Request, options: HandlerOptions): Response {
   const json = `${JSON.stringify(options.status(), null, 2)}\n`;
-  return text(request, 200, json, { "content-type": "application/json" });
+  return text(request.method, 200, json, { "content-type": "application/json" });
 }
 
 function narinfo(storeHash: string, request: Request, options: HandlerOptions): Response | Promise<Response> {
-  const ours = options.cache.view.narinfo(storeHash);
-  if (ours !== undefined) return text(request, 200, ours, NARINFO);
-  if (options.upstreams.length === 0) return text(request, 404, "not found\n");
-  return upstreamNarinfo(options.upstreams, storeHash, request.signal, options.onError).then((theirs) =>
-    theirs === undefined ? text(request, 404, "not found\n") : text(request, 200, theirs, NARINFO),
-  );
+  for (const { view } of options.caches) {
+    const ours = view.narinfo(storeHash);
+    if (ours !== undefined) return text(request.method, 200, ours, NARINFO);
+  }
+  const theirs = options.upstreams.narinfo(storeHash, request.signal);
+  return theirs instanceof Promise
+    ? theirs.then((found) => narinfoAnswer(found, request))
+    : narinfoAnswer(theirs, request);
+}
+
+function narinfoAnswer(found: string | undefined, request: Request): Response {
+  return found === undefined
+    ? text(request.method, 404, "not found\n")
+    : text(request.method, 200, found, NARINFO);
 }
 
 async function nar(
@@ -92,64 +94,31 @@ async function nar(
   request: Request,
   options: HandlerOptions,
 ): Promise<Response> {
-  const located = options.cache.view.nar(file);
-  if (located === undefined) return upstreamNar(path, request, options);
-  const source: NarFileSource = {
-    parts: located.parts,
-    fileHash: fileHash(located.narinfo, file),
-  };
-  const length = narFileSize(source);
-  const headers = { "content-type": NAR_TYPE, "content-length": String(length) };
-  if (request.method === "HEAD") return new Response(null, { headers });
-  const { store } = options.cache;
-  const { signal } = request;
-  if (isBuffered(length, options.underWay())) {
-    return new Response((await readNar(source, store, { signal })) as Uint8Array<ArrayBuffer>, {
-      headers,
-    });
+  for (const { view, store } of options.caches as readonly Source[]) {
+    const located = view.nar(file);
+    if (located !== undefined) return ownNar(file, located, store, request, options);
   }
-  return new Response(
-    await streamNar(source, store, { signal, memory: options.memory, onError: options.onError }),
-    {
-      headers,
-    },
-  );
+  return upstreamNar(path, request, { upstreams: options.upstreams, isLoaded: isLoaded(options) });
 }
 
-async function upstreamNar(path: string, request: Request, options: HandlerOptions): Promise<Response> {
-  const method = request.method === "HEAD" ? "HEAD" : "GET";
-  const init = { method, signal: request.signal } as const;
-  const found = await upstreamRequest(options.upstreams, path, init, options.onError);
-  // Before an index was ever loaded nobody knows what our own cache has.
-  if (found === "absent" && !options.cache.isLoaded()) {
-    return text(request, 503, "the index of the cache has not been loaded yet\n");
-  }
-  if (found === "absent") return text(request, 404, "not found\n");
-  if (found === "failed") return text(request, 502, "the upstream cache cannot be reached\n");
-  const headers = new Headers({ "content-type": found.headers.get("content-type") ?? NAR_TYPE });
-  const length = found.headers.get("content-length");
-  if (length !== null) headers.set("content-length", length);
-  return new Response(found.body, { headers });
-}
-
-/** The FileHash: stated by the narinfo, and for an entry that has left the index by the file's own name. */
-function fileHash(narinfo: string | undefined, file: string): string | undefined {
-  if (narinfo !== undefined) return parseNarInfo(narinfo).fileHash;
-  const [name = ""] = file.split(".", 1);
-  return isBase32(name, 0, 52) && name.length === 52 ? `sha256:${name}` : undefined;
+/** Whether an index was ever loaded. Of several caches one is enough: the others must not keep it from answering. */
+function isLoaded({ caches }: HandlerOptions): boolean {
+  return caches.some((cache) => cache.isLoaded());
 }
 
 function publicKey(request: Request, options: HandlerOptions): Response {
-  const keys = new Set(options.cache.view.generations().flatMap(({ record }) => record.keys));
-  if (keys.size > 0) return text(request, 200, `${[...keys].join("\n")}\n`);
-  return text(request, 404, "nothing in this cache was signed by its publishers\n");
+  const keys = new Set(
+    options.caches.flatMap(({ view }) => view.generations().flatMap(({ record }) => record.keys)),
+  );
+  if (keys.size > 0) return text(request.method, 200, `${[...keys].join("\n")}\n`);
+  return text(request.method, 404, "nothing in this cache was signed by its publishers\n");
 }
 
 async function refresh(request: Request, options: HandlerOptions): Promise<Response> {
   try {
-    await options.cache.refresh();
+    await Promise.all(options.caches.map((cache) => cache.refresh()));
   } catch (error) {
-    return text(request, 502, `the index could not be refreshed: ${messageOf(error)}\n`);
+    return text(request.method, 502, `the index could not be refreshed: ${messageOf(error)}\n`);
   }
   return status(request, options);
 }
@@ -159,17 +128,4 @@ function failed(found: Route, error: unknown, { onError }: HandlerOptions): Resp
   onError(messageOf(error));
   if (found.kind === "narinfo") return new Response("not found\n", { status: 404, headers: TEXT });
   return new Response("the cache cannot be read now\n", { status: 502, headers: TEXT });
-}
-
-function text(
-  request: Request,
-  status: number,
-  body: string,
-  headers: Record<string, string> = TEXT,
-): Response {
-  if (request.method !== "HEAD") return new Response(body, { status, headers });
-  return new Response(null, {
-    status,
-    headers: { ...headers, "content-length": String(Buffer.byteLength(body)) },
-  });
 }

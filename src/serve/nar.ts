@@ -3,8 +3,8 @@
  * end cleanly (rule 5).
  */
 import { messageOf, NixcacheError } from "../errors.ts";
-import type { Store } from "../oci/store.ts";
 import { type NarFileSource, type ReadOptions, readNarFile } from "../protocol/nar-file.ts";
+import type { Source } from "./source.ts";
 
 /** NARs up to this many bytes are read whole, checked, and sent with their length. */
 export const BUFFERED_BYTES = 4 * 1024 * 1024;
@@ -23,7 +23,7 @@ const FETCHES = 2;
 /** The whole NAR file, checked. @throws when a part is absent, cannot be read, or is wrong. */
 export async function readNar(
   source: NarFileSource,
-  store: Store,
+  store: Source["store"],
   options: ReadOptions = {},
 ): Promise<Uint8Array> {
   for (let fetches = 1; ; fetches++) {
@@ -45,7 +45,7 @@ export async function readNar(
  */
 export async function streamNar(
   source: NarFileSource,
-  store: Store,
+  store: Source["store"],
   options: ReadOptions & { readonly onError: (message: string) => void },
 ): Promise<ReadableStream<Uint8Array>> {
   const { signal, onError } = options;

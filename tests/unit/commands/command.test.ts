@@ -5,7 +5,7 @@ import { readArguments } from "../../../src/commands/command.ts";
 const ARGS: ArgsDef = {
   one: { type: "positional", required: false },
   cache: { type: "string" },
-  upstream: { type: "string" },
+  upstream: { type: "string", valueHint: "URL…" },
   json: { type: "boolean" },
 };
 

@@ -8,6 +8,7 @@ import { serveCache } from "../../../src/serve/cache.ts";
 import { createHandler } from "../../../src/serve/handler.ts";
 import { MemoryBudget } from "../../../src/serve/memory.ts";
 import { BUFFERED_BYTES } from "../../../src/serve/nar.ts";
+import { createUpstreams } from "../../../src/serve/upstreams.ts";
 import type { Upstream } from "../../../src/upstream/client.ts";
 import { MemoryStore } from "../../support/memory-store.ts";
 import {
@@ -25,8 +26,8 @@ function serverOf(machine: TestParty, upstreams: readonly Upstream[] = [], under
   const cache = serveCache(machine, (message) => errors.push(message));
   const memory = new MemoryBudget();
   const handler = createHandler({
-    cache,
-    upstreams,
+    caches: [cache],
+    upstreams: createUpstreams(upstreams, (m) => errors.push(m)),
     underWay: () => underWay,
     memory,
     status: () => ({ entries: cache.view.count() }),
