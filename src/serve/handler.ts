@@ -62,6 +62,10 @@ function answer(found: Route, request: Request, options: HandlerOptions): Respon
       return text(request.method, 405, `method not allowed; allowed here: ${found.allow}\n`, {
         allow: found.allow,
       });
+    case "listing":
+    case "attached":
+    case "metrics":
+    case "page":
     case "not-found":
       return text(request.method, 404, "not found\n");
   }
