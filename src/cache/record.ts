@@ -26,13 +26,22 @@ export interface PublishRecord {
   readonly entries: number;
   /** Nix system, such as `x86_64-linux`. */
   readonly system?: string;
+  /**
+   * Which outputs were asked for, such as `flake ./config: packages, devShells`. Generations of one source and
+   * selection succeed each other, whatever outputs there were; without one the names of the roots stand for it.
+   */
+  readonly selection?: string;
+  /** Git branch or tag that was published. */
+  readonly branch?: string;
   /** Git commit that was published. */
   readonly revision?: string;
   /** Where to read about the run that published. */
   readonly run?: string;
+  /** Only a part of what the run publishes, for the case that it does not come to its end. */
+  readonly partial?: true;
 }
 
-const OPTIONAL = ["system", "revision", "run"] as const;
+const OPTIONAL = ["system", "selection", "branch", "revision", "run"] as const;
 
 export function encodeRecord(record: PublishRecord): JsonObject {
   return { ...record };
@@ -65,16 +74,17 @@ export function decodeRecord(value: unknown, where: string): PublishRecord {
     content: parseDigest(object.content, where),
     entries: entries as number,
     ...optional,
+    ...(object.partial === true && { partial: true as const }),
   };
 }
 
-/** Whether two records are generations of the same source with the same set of outputs. */
+/** Whether two records are generations of the same source and selection: the newer succeeds the older. */
 export function sameLine(a: PublishRecord, b: PublishRecord): boolean {
-  return a.source === b.source && a.system === b.system && outputs(a) === outputs(b);
+  return a.source === b.source && a.system === b.system && selection(a) === selection(b);
 }
 
-function outputs(record: PublishRecord): string {
-  return JSON.stringify(Object.keys(record.roots).sort());
+function selection(record: PublishRecord): string {
+  return record.selection ?? JSON.stringify(Object.keys(record.roots).sort());
 }
 
 function text(object: JsonObject, field: string, where: string): string {
