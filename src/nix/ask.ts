@@ -9,7 +9,7 @@ import { type PathInfo, parsePathInfoJson } from "./path-info.ts";
 const BATCH = 1_000;
 
 /** `path-info` counts as experimental, and is refused where the person has not switched it on. */
-const EXPERIMENTAL = ["--extra-experimental-features", "nix-command flakes"];
+export const EXPERIMENTAL = ["--extra-experimental-features", "nix-command flakes"];
 
 export class NixCommands {
   readonly #location: Pick<StoreLocation, "storeDir" | "storeUri">;

@@ -34,7 +34,7 @@ export const runCommand: RunCommand = async (argv, env) => {
   return { exitCode, stdout, stderr };
 };
 
-function cannotStart(name: string, reason: string, cause: unknown): NixcacheError {
+export function cannotStart(name: string, reason: string, cause: unknown): NixcacheError {
   return new NixcacheError("nix-store", `cannot run \`${name}\`: ${reason}`, {
     hint: "Install Nix (https://nixos.org/download, on Debian `apt-get install nix-bin`).",
     cause,

@@ -12,3 +12,19 @@ export function shellDerivation(name: string, script: string, attributes = ""): 
 export function lines(text: string): string[] {
   return text.split("\n").filter((line) => line !== "");
 }
+
+/**
+ * A flake without inputs. `outputs` are the attributes of what it gives, in which `sh NAME SCRIPT ATTRIBUTES` is a
+ * derivation as above and `self` the flake.
+ */
+export function flakeText(outputs: string): string {
+  const system = `${process.arch === "arm64" ? "aarch64" : "x86_64"}-${process.platform}`;
+  return `{
+    outputs = { self }: let
+      sh = name: script: attributes: derivation ({
+        inherit name; system = "${system}"; builder = "/bin/sh";
+        args = [ "-e" "-c" ("PATH=/usr/bin:/bin; " + script) ];
+      } // attributes);
+    in { ${outputs} };
+  }`;
+}

@@ -12,7 +12,7 @@ import { join } from "node:path";
 import { lines, shellDerivation } from "./derivation.ts";
 
 export { buildClosure, type ClosureOptions, type TestClosure } from "./closure.ts";
-export { shellDerivation } from "./derivation.ts";
+export { flakeText, shellDerivation } from "./derivation.ts";
 
 export interface RunOptions {
   /** Over the store's own environment; `undefined` takes a variable away. */

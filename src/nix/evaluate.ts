@@ -1,0 +1,101 @@
+/** Applies a Nix function to a flake's outputs, or to what a Nix file says, by `nix eval`. */
+import { NixcacheError } from "../errors.ts";
+import { EXPERIMENTAL } from "./ask.ts";
+import { type LinesResult, runLines } from "./lines.ts";
+import type { Environment } from "./location.ts";
+
+/** Traced when the function is reached. */
+const APPLIED = "nixcache-applied";
+
+/** A flake reference, or a file or folder as `nix-build` takes it. */
+export type Source = { readonly flake: string } | { readonly file: string };
+
+export interface EvaluateOptions {
+  readonly env: Environment;
+  /** What relative sources are relative to. Default: the current folder. */
+  readonly cwd?: string | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /** The system that this machine builds for, such as `x86_64-linux`. */
+  readonly system: string;
+  /** More arguments for `nix eval`, such as `--accept-flake-config`. */
+  readonly extraArgs?: readonly string[] | undefined;
+}
+
+export interface Evaluation {
+  /** The lines of Nix's error; empty when there was none. */
+  readonly error: readonly string[];
+}
+
+/**
+ * Evaluates one source as often as wanted. What a flake says is evaluated purely, as `nix build` does it, and no
+ * lock file is written. The value of the function is thrown away: it speaks by `builtins.trace`.
+ */
+export class Evaluator {
+  readonly #source: Source;
+  readonly #options: EvaluateOptions;
+  /**
+   * Whether this Nix knows that a fragment which begins with a dot is no name to search for (2.19 on). One that does
+   * not fails before it has applied anything, but not always for saying so.
+   */
+  #knowsRoot = true;
+
+  /** @throws `usage` when the source would be read as an option. */
+  constructor(source: Source, options: EvaluateOptions) {
+    const text = "flake" in source ? source.flake : source.file;
+    if (text === "" || text.startsWith("-") || ("flake" in source && text.includes("#"))) {
+      const what = "flake" in source ? "a flake reference" : "a file";
+      throw new NixcacheError("usage", `${JSON.stringify(text)} is not ${what}`);
+    }
+    this.#source = source;
+    this.#options = options;
+  }
+
+  /**
+   * @param onLine gets each line of standard error before an error, traces among them.
+   * @throws `nix-store` when Nix cannot be started or is killed; the reason of the signal when that fired.
+   */
+  async apply(expression: string, onLine: (line: string) => void): Promise<Evaluation> {
+    const { signal } = this.#options;
+    const error: string[] = [];
+    let applied = false;
+    const take = (raw: string) => {
+      const line = Bun.stripANSI(raw);
+      if (line === `trace: ${APPLIED}`) applied = true;
+      else if (error.length > 0 || line.startsWith("error:")) error.push(line);
+      else onLine(line);
+    };
+    const marked = `outputs: builtins.trace "${APPLIED}" ((${expression}) outputs)`;
+    const result = await runLines(this.#command(marked), { ...this.#options, onLine: take });
+    signal?.throwIfAborted();
+    if (result.exitCode === 0) return { error: [] };
+    if (!applied && this.#knowsRoot && "flake" in this.#source) {
+      this.#knowsRoot = false;
+      return await this.apply(expression, onLine);
+    }
+    if (error.length === 0) error.push(`error: ${howItEnded(result)}`);
+    return { error };
+  }
+
+  #command(expression: string): string[] {
+    const { system, extraArgs = [] } = this.#options;
+    const common = ["--log-format", "raw", "--json", "--apply", expression, ...extraArgs];
+    const nix = ["nix", ...EXPERIMENTAL, "eval"];
+    if ("file" in this.#source) return [...nix, "--file", this.#source.file, ...common];
+    const flake = (root: string) => `${"flake" in this.#source ? this.#source.flake : ""}#${root}`;
+    const unlocked = "--no-write-lock-file";
+    if (this.#knowsRoot) return [...nix, flake("."), unlocked, ...common];
+    // An attribute path without names, which is searched for in packages.SYSTEM first: not found for a system that
+    // is none. What must be built to evaluate is still for the real one.
+    const search = ["--system", "none", "--option", "extra-extra-platforms", system];
+    return [...nix, flake('""'), unlocked, ...search, ...common];
+  }
+}
+
+/** @throws `nix-store` when it was not Nix's own doing. */
+function howItEnded({ exitCode, signal }: LinesResult): string {
+  if (signal === "SIGSEGV") return "stack overflow (possible infinite recursion)";
+  if (signal === null) return `nix eval failed with status ${exitCode}`;
+  throw new NixcacheError("nix-store", `nix eval was ended by ${signal}`, {
+    hint: "Where memory ran out, evaluate fewer outputs at a time.",
+  });
+}

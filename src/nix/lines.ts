@@ -1,0 +1,83 @@
+/** Runs one of Nix's commands and hands on its standard error line by line, while it runs. */
+import { messageOf } from "../errors.ts";
+import { cannotStart } from "./command.ts";
+import type { Environment } from "./location.ts";
+
+/** A longer line is handed on in pieces: a build may write gigabytes without a newline. UTF-16 units. */
+const MAX_LINE = 4 * 1024 * 1024;
+
+/** Nix ends its builds at once, but does not listen while it calculates. Milliseconds. */
+const STOP_WITHIN_MS = 1_500;
+
+export interface LinesOptions {
+  readonly env: Environment;
+  readonly cwd?: string | undefined;
+  /** Ends the command with SIGTERM, and if it does not listen with SIGKILL soon after. */
+  readonly signal?: AbortSignal | undefined;
+  /** A line of standard error, without its newline. */
+  onLine(line: string): void;
+}
+
+export interface LinesResult {
+  readonly exitCode: number | null;
+  /** The signal that ended it, such as `SIGSEGV`. */
+  readonly signal: string | null;
+}
+
+/**
+ * Runs `argv` without input; its standard output is thrown away.
+ *
+ * @throws `nix-store` when it cannot be started. How it ends is a result, also after the signal fired.
+ */
+export async function runLines(argv: readonly string[], options: LinesOptions): Promise<LinesResult> {
+  const { env, signal } = options;
+  const [name = ""] = argv;
+  const program = Bun.which(name, { PATH: env.PATH ?? "" });
+  if (program === null) throw cannotStart(name, "it is not in PATH", undefined);
+  if (signal?.aborted) return { exitCode: null, signal: "SIGTERM" };
+  let child: Bun.Subprocess<"ignore", "ignore", "pipe">;
+  try {
+    child = Bun.spawn([program, ...argv.slice(1)], {
+      env: { ...env },
+      ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+      stdin: "ignore",
+      stdout: "ignore",
+      stderr: "pipe",
+    });
+  } catch (error) {
+    throw cannotStart(name, messageOf(error), error);
+  }
+
+  let killer: Timer | undefined;
+  const stop = () => {
+    child.kill("SIGTERM");
+    killer = setTimeout(() => child.kill("SIGKILL"), STOP_WITHIN_MS);
+  };
+  signal?.addEventListener("abort", stop, { once: true });
+  try {
+    await eachLine(child.stderr, options.onLine);
+    await child.exited;
+  } finally {
+    signal?.removeEventListener("abort", stop);
+    clearTimeout(killer);
+    // Where `onLine` threw, nobody reads on.
+    if (child.exitCode === null && child.signalCode === null) child.kill("SIGTERM");
+  }
+  return { exitCode: child.exitCode, signal: child.signalCode === null ? null : String(child.signalCode) };
+}
+
+async function eachLine(stream: ReadableStream<Uint8Array>, onLine: (line: string) => void): Promise<void> {
+  const decoder = new TextDecoder();
+  let rest = "";
+  for await (const chunk of stream) {
+    const pieces = (rest + decoder.decode(chunk, { stream: true })).split("\n");
+    rest = pieces.pop() ?? "";
+    for (const piece of pieces) onLine(piece);
+    if (rest.length > MAX_LINE) {
+      onLine(rest);
+      rest = "";
+    }
+  }
+  rest += decoder.decode();
+  if (rest !== "") onLine(rest);
+}

@@ -1,0 +1,48 @@
+/**
+ * Builds or substitutes all outputs of derivations, by `nix-store --realise`: every version takes derivations by
+ * their paths, where `nix build` wants `^*` behind them from 2.13 on, and nothing is evaluated again.
+ */
+import { type LinesResult, runLines } from "./lines.ts";
+import type { Environment } from "./location.ts";
+import { type LogEvent, parseLogLine } from "./log-event.ts";
+
+/** Derivations for one command: Linux takes 2 MiB of arguments and environment, and a path has 255 at most. */
+const BATCH = 4_000;
+
+export interface RealiseOptions {
+  readonly env: Environment;
+  readonly cwd?: string | undefined;
+  readonly storeRoot?: string | undefined;
+  /** Ends the builds. */
+  readonly signal?: AbortSignal | undefined;
+  /** More arguments, such as `--option extra-substituters URL`. */
+  readonly extraArgs?: readonly string[] | undefined;
+  onEvent(event: LogEvent): void;
+}
+
+/**
+ * Goes on after failures. What became of each derivation the events say, and the store.
+ *
+ * @returns how the command ended that failed last, or the last one.
+ * @throws `nix-store` when it cannot be started.
+ */
+export async function realise(drvPaths: readonly string[], options: RealiseOptions): Promise<LinesResult> {
+  const { storeRoot, extraArgs = [] } = options;
+  const command = [
+    ...["nix-store", "--realise", "--keep-going"],
+    // Or else build logs come twice: as plain messages too, which do not say whose they are.
+    "--no-build-output",
+    ...["--log-format", "internal-json"],
+    ...(storeRoot === undefined ? [] : ["--store", storeRoot]),
+    ...extraArgs,
+  ];
+  let ended: LinesResult = { exitCode: 0, signal: null };
+  for (let start = 0; start < drvPaths.length && !options.signal?.aborted; start += BATCH) {
+    const result = await runLines([...command, ...drvPaths.slice(start, start + BATCH)], {
+      ...options,
+      onLine: (line) => options.onEvent(parseLogLine(line)),
+    });
+    if (result.exitCode !== 0 || ended.exitCode === 0) ended = result;
+  }
+  return ended;
+}

@@ -1,0 +1,46 @@
+import { expect, test } from "bun:test";
+import { shortError } from "../../../src/build/error-text.ts";
+
+test.each<[string, string, string]>([
+  [
+    "Nix 2.8: positions follow",
+    `error: attribute 'nothing' missing
+
+       at /nix/store/abc-source/flake.nix:8:90:
+
+            7|   in {
+            8|     x = { }.nothing;
+             |         ^
+(use '--show-trace' to show detailed location information)`,
+    "attribute 'nothing' missing",
+  ],
+  [
+    "Nix 2.19 on: the way comes first",
+    `error:
+       … while evaluating the attribute 'drvPath'
+         at /nix/store/abc-source/flake.nix:3:5:
+            2|
+            3|     x = throw "no";
+             |     ^
+       … while calling the 'throw' builtin
+
+       error: Package ‘x’ has an unfree license (‘unfree’),
+       refusing to evaluate.
+
+       a) To temporarily allow unfree packages, you can use an environment variable`,
+    "Package ‘x’ has an unfree license (‘unfree’), refusing to evaluate.",
+  ],
+  ["no error at all", "what is this\n", "what is this"],
+  ["nothing", "", ""],
+  [
+    "a position without a blank line",
+    "error: undefined variable 'x'\n       at «string»:1:1:",
+    "undefined variable 'x'",
+  ],
+])("%s", (_, text, expected) => {
+  expect(shortError(text.split("\n"))).toBe(expected);
+});
+
+test("long ones are cut", () => {
+  expect(shortError([`error: ${"x".repeat(1000)}`])).toBe(`${"x".repeat(300)}…`);
+});
