@@ -13,7 +13,7 @@ import { IndexReader } from "./index-reader.ts";
 import { IndexUpdate } from "./index-update.ts";
 
 /** Changes with the tables; a file of another version is thrown away. */
-const SCHEMA_VERSION = 2;
+const SCHEMA_VERSION = 3;
 
 const SCHEMA = `
 CREATE TABLE state (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -34,6 +34,11 @@ CREATE TABLE entry (
 ) WITHOUT ROWID;
 CREATE INDEX entry_file ON entry (file);
 CREATE INDEX entry_layer ON entry (layer);
+-- which entries have a file that is served under path; the file itself is in their rest
+CREATE TABLE attached (
+  path TEXT NOT NULL, hash TEXT NOT NULL, layer INTEGER NOT NULL, PRIMARY KEY (path, hash, layer)
+) WITHOUT ROWID;
+CREATE INDEX attached_layer ON attached (layer);
 -- NARs of entries that have left the view, for clients that remember their URLs
 CREATE TABLE former (file TEXT PRIMARY KEY, rest TEXT NOT NULL, until INTEGER NOT NULL) WITHOUT ROWID;
 -- generations known to be over; a dead tag that was seen once counts for ever

@@ -3,14 +3,16 @@
  *
  *     {"narinfo":"StorePath: …\nURL: …\n","parts":[["sha256:…",12345]],"added":1763920426}
  *
- * `narinfo` comes first and is served as it stands. The other fields are kept as one text (`rest`), so that a
+ * `listing`, a part, is the NAR's listing as zstd, and `attached` names files that are served beside it
+ * (`attachment.ts`); both may be missing. `narinfo` comes first and is served as it stands. The other fields are kept as one text (`rest`), so that a
  * line is restated byte for byte, with fields of later versions that this one does not know.
  */
 import { NixcacheError, preview } from "../errors.ts";
 import { formatNarInfo, type NarInfo, parseNarInfo } from "../nar/narinfo.ts";
 import { storeHashOf } from "../nar/store-path.ts";
-import { parseJsonObject, stringifyJson } from "./json.ts";
-import { decodeParts, encodeParts, type Part } from "./part.ts";
+import { type Attachments, decodeAttachments, encodeAttachments } from "./attachment.ts";
+import { type JsonObject, parseJsonObject, stringifyJson } from "./json.ts";
+import { decodePart, decodeParts, encodePart, encodeParts, type Part } from "./part.ts";
 
 /** Bytes. A line with 10,000 references is under 1 MiB. */
 export const MAX_LINE_BYTES = 4 * 1024 * 1024;
@@ -18,6 +20,9 @@ export const MAX_LINE_BYTES = 4 * 1024 * 1024;
 export interface Entry {
   readonly info: NarInfo;
   readonly parts: readonly Part[];
+  /** zstd of the NAR's listing, the JSON that Nix calls `<hash>.ls`. */
+  readonly listing?: Part | undefined;
+  readonly attached?: Attachments | undefined;
   /** When the line was made, in seconds since 1970. */
   readonly added: number;
 }
@@ -35,7 +40,12 @@ export interface EntryLine {
 
 /** @throws `corrupt` with `where` in front when the entry contradicts itself. */
 export function encodeEntry(entry: Entry): EntryLine {
-  const rest = { parts: encodeParts(entry.parts), added: entry.added };
+  const rest = {
+    parts: encodeParts(entry.parts),
+    added: entry.added,
+    ...(entry.listing && { listing: encodePart(entry.listing) }),
+    ...(entry.attached && { attached: encodeAttachments(entry.attached) }),
+  };
   return checkLine(formatNarInfo(entry.info), rest, JSON.stringify(rest), entry.info.storePath);
 }
 
@@ -54,16 +64,52 @@ export function parseLine(text: string, where: string): EntryLine {
   return checkLine(narinfo, rest, stringifyJson(rest, where), where);
 }
 
+/** What a line says beside its narinfo. */
+export type EntryFiles = Pick<Entry, "parts" | "listing" | "attached">;
+
 /** The parts named in a line's `rest`. Checked when the line was read, and again: a database may be damaged. */
-export function partsOf(rest: string, where: string): Part[] {
-  return decodeParts(parseJsonObject(rest, where).parts, where);
+export function filesOf(rest: string, where: string): EntryFiles {
+  return decodeFiles(parseJsonObject(rest, where), where);
+}
+
+/** The parts of an entry's NAR, its listing and its attached files. */
+export function allParts(files: EntryFiles): Part[] {
+  return [...files.parts, ...filesBeside(files).values()];
+}
+
+/** Names the listing among what `filesBeside` gives; the others have paths with a slash. */
+export const LISTING = "listing";
+
+/** The compressed files of an entry beside its NAR, by name. */
+export function filesBeside({ listing, attached = {} }: EntryFiles): Map<string, Part> {
+  const parts = Object.entries(attached).flatMap(([path, file]): [string, Part][] =>
+    "part" in file ? [[path, file.part]] : [],
+  );
+  return new Map(listing === undefined ? parts : [[LISTING, listing], ...parts]);
+}
+
+/** The line without some of its files, named as by `filesBeside`, and otherwise byte for byte. */
+export function withoutFiles(line: EntryLine, names: ReadonlySet<string>): EntryLine {
+  const { listing, attached, ...others } = parseJsonObject(line.rest, line.storeHash);
+  const kept = Object.entries(attached ?? {}).filter(([path]) => !names.has(path));
+  const rest = {
+    ...others,
+    ...(listing !== undefined && !names.has(LISTING) && { listing }),
+    ...(kept.length > 0 && { attached: Object.fromEntries(kept) }),
+  };
+  return { ...line, rest: JSON.stringify(rest) };
 }
 
 export function entryOf(line: EntryLine): Entry {
+  const info = parseNarInfo(line.narinfo, line.storeHash);
+  return { info, ...filesOf(line.rest, line.storeHash), added: line.added };
+}
+
+function decodeFiles({ parts, listing, attached }: JsonObject, where: string): EntryFiles {
   return {
-    info: parseNarInfo(line.narinfo, line.storeHash),
-    parts: partsOf(line.rest, line.storeHash),
-    added: line.added,
+    parts: decodeParts(parts, where),
+    ...(listing !== undefined && { listing: decodePart(listing, `${where}, "listing"`) }),
+    ...(attached !== undefined && { attached: decodeAttachments(attached, where) }),
   };
 }
 
@@ -74,7 +120,7 @@ function checkLine(
   where: string,
 ): EntryLine {
   const info = parseNarInfo(narinfo, where);
-  const parts = decodeParts(rest.parts, where);
+  const { parts } = decodeFiles(rest, where);
   const added = rest.added;
   if (!Number.isSafeInteger(added) || (added as number) < 0) {
     throw new NixcacheError(

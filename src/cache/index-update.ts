@@ -3,7 +3,7 @@
  */
 import type { Database, Statement } from "bun:sqlite";
 import type { Digest } from "../oci/digest.ts";
-import type { EntryLine } from "./entry.ts";
+import { type EntryLine, filesOf } from "./entry.ts";
 import type { Generation } from "./index-layer.ts";
 import type { ViewState } from "./index-reader.ts";
 import { encodeRecord } from "./record.ts";
@@ -21,11 +21,14 @@ export class IndexUpdate {
   readonly #db: Database;
   readonly #insertEntry: Statement<unknown, [string, number, number, string, string, string]>;
 
+  readonly #insertAttached: Statement<unknown, [string, string, number]>;
+
   constructor(db: Database) {
     this.#db = db;
     this.#insertEntry = db.query(
       "INSERT OR REPLACE INTO entry (hash, layer, added, file, narinfo, rest) VALUES (?, ?, ?, ?, ?, ?)",
     );
+    this.#insertAttached = db.query("INSERT OR REPLACE INTO attached (path, hash, layer) VALUES (?, ?, ?)");
   }
 
   /** Adds an empty layer and returns its id. */
@@ -39,6 +42,14 @@ export class IndexUpdate {
 
   addEntry(layer: number, line: EntryLine): void {
     this.#insertEntry.run(line.storeHash, layer, line.added, line.file, line.narinfo, line.rest);
+    // Looked for in the text: most lines have none, and need not be parsed again.
+    if (line.rest.includes('"attached":')) this.#addAttached(layer, line);
+  }
+
+  #addAttached(layer: number, { storeHash, rest }: EntryLine): void {
+    for (const path of Object.keys(filesOf(rest, storeHash).attached ?? {})) {
+      this.#insertAttached.run(path, storeHash, layer);
+    }
   }
 
   /** Which generations a layer holds or covers; replaces what was known. */
@@ -63,7 +74,7 @@ export class IndexUpdate {
          )`,
         [now + FORMER_NAR_DAYS * DAY_MS],
       );
-      for (const table of ["entry", "generation"])
+      for (const table of ["entry", "generation", "attached"])
         this.#db.run(`DELETE FROM ${table} WHERE layer IN (${ids})`);
       this.#db.run(`DELETE FROM layer WHERE id IN (${ids})`);
     }

@@ -15,7 +15,7 @@ import {
   MEDIA_TYPE_LAYER,
   MEDIA_TYPE_MANIFEST,
 } from "../oci/manifest.ts";
-import { type EntryLine, partsOf } from "./entry.ts";
+import { allParts, type EntryLine, filesOf } from "./entry.ts";
 
 export const SEGMENT_TYPE = "application/vnd.nixcache.segment.v1";
 export const HOLD_TYPE = "application/vnd.nixcache.hold.v1";
@@ -31,11 +31,12 @@ export interface BlobReference {
   readonly size: number;
 }
 
-/** Every blob that the lines name, each once. */
+/** Every blob that the lines name, for NARs and what stands beside them, each once. */
 export function blobsOf(lines: readonly EntryLine[]): BlobReference[] {
   const blobs = new Map<Digest, BlobReference>();
   for (const line of lines) {
-    for (const { blob, size } of partsOf(line.rest, line.storeHash)) blobs.set(blob, { digest: blob, size });
+    const parts = allParts(filesOf(line.rest, line.storeHash));
+    for (const { blob, size } of parts) blobs.set(blob, { digest: blob, size });
   }
   return [...blobs.values()];
 }

@@ -1,5 +1,5 @@
 /**
- * A part: a slice of a blob that holds one zstd-compressed piece of a NAR.
+ * A part: a slice of a blob that holds one zstd-compressed piece of a NAR, or a compressed file beside it.
  *
  * In an index line a part that is a whole blob is `[digest, size]`, a slice of a pack is
  * `[digest, size, offset, length]`; all numbers are bytes, `size` is the blob's, which a manifest that names
@@ -23,10 +23,12 @@ export function isWholeBlob(part: Part): boolean {
   return part.offset === 0 && part.length === part.size;
 }
 
+export function encodePart(part: Part): unknown[] {
+  return isWholeBlob(part) ? [part.blob, part.size] : [part.blob, part.size, part.offset, part.length];
+}
+
 export function encodeParts(parts: readonly Part[]): unknown[] {
-  return parts.map((part) =>
-    isWholeBlob(part) ? [part.blob, part.size] : [part.blob, part.size, part.offset, part.length],
-  );
+  return parts.map(encodePart);
 }
 
 /** @throws `corrupt`, naming `where`. */
@@ -37,7 +39,8 @@ export function decodeParts(value: unknown, where: string): Part[] {
   return value.map((item) => decodePart(item, where));
 }
 
-function decodePart(value: unknown, where: string): Part {
+/** @throws `corrupt`, naming `where`. */
+export function decodePart(value: unknown, where: string): Part {
   if (!Array.isArray(value) || (value.length !== 2 && value.length !== 4)) {
     throw new NixcacheError(
       "corrupt",

@@ -78,9 +78,20 @@ export function decodeRecord(value: unknown, where: string): PublishRecord {
   };
 }
 
-/** Whether two records are generations of the same source and selection: the newer succeeds the older. */
+/** The source of bare store paths: they belong to no repository, so that none succeeds another. */
+export const PATHS_SOURCE = "paths";
+
+/** Before the name of a pin, in its source. */
+export const PIN_PREFIX = "pin:";
+
+/** Names a source and selection: of two generations with the same one, the newer succeeds the older. */
+export function lineOf(record: PublishRecord): string {
+  return JSON.stringify([record.source, record.system ?? null, selection(record)]);
+}
+
+/** Whether two records are generations of the same source and selection. */
 export function sameLine(a: PublishRecord, b: PublishRecord): boolean {
-  return a.source === b.source && a.system === b.system && selection(a) === selection(b);
+  return lineOf(a) === lineOf(b);
 }
 
 function selection(record: PublishRecord): string {

@@ -6,87 +6,68 @@
  */
 import type { NarFile, NarVisitor } from "./reader.ts";
 
-export type ListingNode =
-  | {
-      readonly type: "regular";
-      /** Bytes. */
-      readonly size: number;
-      readonly executable: boolean;
-      /** Where the contents start, in bytes from the start of the NAR. */
-      readonly narOffset: number;
-    }
-  | { readonly type: "symlink"; readonly target: string }
-  /** A Map, as an object would reorder names that look like numbers, and lose `__proto__`. */
-  | { readonly type: "directory"; readonly entries: ReadonlyMap<string, ListingNode> };
-
 /**
- * Builds the listing while a NarReader runs. It holds all names of the NAR in memory.
+ * Writes the listing while a NarReader runs, in the order of the NAR, with the keys in that of Nix 2.8.
  *
- * JSON cannot hold names that are not UTF-8: a path that has one gets no listing, `root` is then undefined.
+ * JSON cannot hold names that are not UTF-8: a path that has one gets no listing.
  */
 export class ListingBuilder implements NarVisitor {
-  readonly #open: Map<string, ListingNode>[] = [];
+  readonly #maxLength: number;
   readonly #decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-  #root: ListingNode | undefined;
-  #unrepresentable = false;
+  #text = '{"version":1,"root":';
+  /** For each open directory whether it has an entry yet. */
+  readonly #open: boolean[] = [];
+  #left = false;
 
-  /** The listing, once the NAR has been read; undefined when a name or a target in it is not UTF-8. */
-  get root(): ListingNode | undefined {
-    return this.#unrepresentable ? undefined : this.#root;
+  /** @param maxLength the longest listing, in UTF-16 units: it is held in memory. */
+  constructor(maxLength = Number.POSITIVE_INFINITY) {
+    this.#maxLength = maxLength;
+  }
+
+  /** The JSON, once the NAR has been read; undefined when it is too long, or something in it is not UTF-8. */
+  get text(): string | undefined {
+    return this.#left ? undefined : `${this.#text}}`;
   }
 
   directory(name: Uint8Array | undefined): void {
-    const entries = new Map<string, ListingNode>();
-    this.#add(name, { type: "directory", entries });
-    this.#open.push(entries);
+    this.#add(name, '{"type":"directory","entries":{');
+    this.#open.push(false);
   }
 
   endDirectory(): void {
     this.#open.pop();
+    if (!this.#left) this.#text += "}}";
   }
 
-  regular(name: Uint8Array | undefined, file: NarFile): void {
-    const { executable, size, offset } = file;
-    this.#add(name, { type: "regular", size, executable, narOffset: offset });
+  regular(name: Uint8Array | undefined, { executable, size, offset }: NarFile): void {
+    const flag = executable ? ',"executable":true' : "";
+    this.#add(name, `{"type":"regular","size":${size}${flag},"narOffset":${offset}}`);
   }
 
   symlink(name: Uint8Array | undefined, target: Uint8Array): void {
-    this.#add(name, { type: "symlink", target: this.#text(target) });
+    this.#add(name, `{"type":"symlink","target":${this.#quote(target)}}`);
   }
 
-  #add(name: Uint8Array | undefined, node: ListingNode): void {
-    if (name === undefined) this.#root = node;
-    else this.#open.at(-1)?.set(this.#text(name), node);
+  #add(name: Uint8Array | undefined, node: string): void {
+    if (this.#left) return;
+    const hasEntry = this.#open.at(-1);
+    const comma = hasEntry ? "," : "";
+    if (hasEntry === false) this.#open[this.#open.length - 1] = true;
+    this.#text += name === undefined ? node : `${comma}${this.#quote(name)}:${node}`;
+    if (this.#text.length > this.#maxLength) this.#leave();
   }
 
-  #text(bytes: Uint8Array): string {
+  #quote(bytes: Uint8Array): string {
     try {
-      return this.#decoder.decode(bytes);
+      return JSON.stringify(this.#decoder.decode(bytes));
     } catch {
-      this.#unrepresentable = true;
+      this.#leave();
       return "";
     }
   }
-}
 
-/** The JSON text, with keys in the order of Nix 2.8. */
-export function formatListing(root: ListingNode): string {
-  return `{"version":1,"root":${formatNode(root)}}`;
-}
-
-function formatNode(node: ListingNode): string {
-  switch (node.type) {
-    case "regular": {
-      const executable = node.executable ? ',"executable":true' : "";
-      return `{"type":"regular","size":${node.size}${executable},"narOffset":${node.narOffset}}`;
-    }
-    case "symlink":
-      return `{"type":"symlink","target":${JSON.stringify(node.target)}}`;
-    case "directory": {
-      const entries = [...node.entries].map(
-        ([name, child]) => `${JSON.stringify(name)}:${formatNode(child)}`,
-      );
-      return `{"type":"directory","entries":{${entries.join(",")}}}`;
-    }
+  #leave(): void {
+    this.#left = true;
+    this.#text = "";
   }
 }

@@ -1,6 +1,6 @@
 /**
- * Where a Nix store is on disk, from what Nix itself goes by: `--store`, NIX_REMOTE, NIX_STORE_DIR and
- * NIX_STATE_DIR.
+ * Where a Nix store is on disk, from what Nix itself goes by: `--store`, NIX_REMOTE, NIX_STORE_DIR,
+ * NIX_STATE_DIR and NIX_LOG_DIR.
  *
  * A *chroot store* lies under a folder of its own: its paths say `/nix/store/…` and its files are in
  * `ROOT/nix/store/…`. https://nix.dev/manual/nix/latest/store/types/local-store
@@ -18,6 +18,8 @@ export interface StoreLocation {
   readonly realStoreDir: string;
   /** The SQLite file with the valid paths. */
   readonly database: string;
+  /** The folder that holds the logs of builds. */
+  readonly logDir: string;
   /** What `--store` must say to Nix's commands where the environment does not say it already. */
   readonly storeUri?: string;
   /** Nix is told to ask its daemon, which may have a database that is not here. */
@@ -61,6 +63,9 @@ export function locateStore(store: string | undefined, env: Environment, cwd: st
     storeDir,
     realStoreDir: settings.get("real") ?? (root === "" ? storeDir : `${root}/nix/store`),
     database: `${stateDir}/db/db.sqlite`,
+    logDir:
+      settings.get("log") ??
+      (root === "" ? (nonEmpty(env.NIX_LOG_DIR) ?? "/nix/var/log/nix") : `${root}/nix/var/log/nix`),
     ...(nonEmpty(store) === undefined ? {} : { storeUri: query === "" && root !== "" ? root : uri }),
     asksDaemon: isDaemon,
     daemonSocket: `${stateDir}/daemon-socket/socket`,

@@ -6,11 +6,14 @@
  */
 import { existsSync } from "node:fs";
 import { NixcacheError } from "../errors.ts";
+import type { Realisation } from "../nar/realisation.ts";
 import { NixCommands } from "./ask.ts";
 import { type RunCommand, runCommand } from "./command.ts";
 import { closureInDatabase, DatabaseUnreadable, isValidInDatabase, notValid } from "./database.ts";
 import { type Environment, locateStore, type StoreLocation } from "./location.ts";
+import { readBuildLog } from "./logs.ts";
 import type { PathInfo } from "./path-info.ts";
+import { realisationsInDatabase } from "./realisations.ts";
 import { resolveToStorePath } from "./resolve.ts";
 import { referencesFirst } from "./topological.ts";
 
@@ -36,12 +39,21 @@ export interface NixStore {
    * @throws `nix-store` for anything else.
    */
   resolve(argument: string): Promise<string>;
+  /**
+   * The log of the build of a derivation, given by its store path; undefined when there is none that could be
+   * kept in memory.
+   *
+   * @throws `nix-store` when it cannot be read.
+   */
+  buildLog(derivation: string): Uint8Array | undefined;
+  /** The realisations of each of `paths` that has some. None where Nix's database cannot be read. */
+  realisations(paths: readonly string[]): Map<string, Realisation[]>;
 }
 
 export interface NixStoreOptions {
   /** Root of a chroot store, or a store URI as `nix --store` takes it. Default: NIX_REMOTE, else `/nix`. */
   readonly storeRoot?: string | undefined;
-  /** NIX_REMOTE, NIX_STORE_DIR and NIX_STATE_DIR; all of it goes to Nix's commands, found by its PATH. */
+  /** NIX_REMOTE, NIX_STORE_DIR, NIX_STATE_DIR and NIX_LOG_DIR; all of it goes to Nix's commands, found by its PATH. */
   readonly env: Environment;
   /** What relative arguments are relative to. Default: the current folder. */
   readonly cwd?: string;
@@ -85,6 +97,19 @@ export function openNixStore(options: NixStoreOptions): NixStore {
       );
       if (!valid) throw notValid(path);
       return path;
+    },
+
+    buildLog(derivation) {
+      return readBuildLog(location.logDir, derivation.slice(location.storeDir.length + 1));
+    },
+
+    realisations(paths) {
+      try {
+        return realisationsInDatabase(location.database, paths);
+      } catch (error) {
+        if (error instanceof DatabaseUnreadable) return new Map();
+        throw error;
+      }
     },
   };
 }

@@ -6,10 +6,14 @@ import { Semaphore } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
 import { encodeBase32 } from "../nar/base32.ts";
 import type { PathInfo } from "../nix/store.ts";
-import { compressFrame } from "../zstd.ts";
+import { compressFrame, compressNow } from "../zstd.ts";
+import type { NarListing } from "./listing.ts";
 
 /** Bytes of a NAR that one frame holds: twice the window of level 3, so cutting costs half a per cent. */
 export const FRAME_BYTES = 4 * 1024 * 1024;
+
+/** Compressed on the spot: the way to another thread would take longer. */
+const SMALL_BYTES = 16 * 1024;
 
 /** Dumps the NAR of a store path in chunks, each valid until the next is asked for. */
 export type Dump = (path: PathInfo) => AsyncIterable<Uint8Array>;
@@ -40,6 +44,7 @@ export class Compressor {
 
   /** The frame compressed. `bytes` belongs to the compressor from now on. */
   async frame(bytes: Uint8Array): Promise<Uint8Array> {
+    if (bytes.length <= SMALL_BYTES) return compressNow(bytes, this.#level);
     const compressed = await this.#slots.run(() => compressFrame(bytes, this.#level));
     if (bytes.length === FRAME_BYTES) this.#buffers.push(bytes);
     return compressed;
@@ -51,6 +56,7 @@ export class Compressor {
  * is not what Nix recorded; frames before that have been handed out.
  *
  * @param buffer makes the memory of each frame
+ * @param listing is complete when the last frame has been handed out
  * @throws PathError
  */
 export async function* readFrames(
@@ -58,6 +64,7 @@ export async function* readFrames(
   dump: Dump,
   frameBytes: number,
   buffer: (size: number) => Uint8Array,
+  listing: NarListing,
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const hasher = new Bun.CryptoHasher("sha256");
   let size = 0;
@@ -65,6 +72,7 @@ export async function* readFrames(
   let filled = 0;
   for await (const chunk of readDump(path, dump)) {
     hasher.update(chunk);
+    listing.write(chunk);
     size += chunk.length;
     // Longer than recorded: the rest is only counted, for the message.
     if (size > path.narSize) continue;

@@ -1,12 +1,14 @@
 /**
  * Publishing: a closure goes into the cache as one generation (STORAGE-PROTOCOL, "Publish").
  */
+import { isAttachedPath } from "../cache/attachment.ts";
 import { type EntryLine, formatLine } from "../cache/entry.ts";
 import { blobsOf } from "../cache/manifests.ts";
 import { type PublishRecord, sameLine } from "../cache/record.ts";
 import { generationTime } from "../cache/tags.ts";
 import { mapConcurrently } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
+import type { Realisation } from "../nar/realisation.ts";
 import { formatPublicKey, publicKeyOf, type SecretKey } from "../nar/signing-key.ts";
 import { storeHashOf } from "../nar/store-path.ts";
 import type { PathInfo } from "../nix/store.ts";
@@ -16,8 +18,9 @@ import { foldOrWarn } from "../protocol/fold.ts";
 import { GenerationWriter } from "../protocol/generation.ts";
 import { refresh } from "../protocol/refresh.ts";
 import type { Upstream } from "../upstream/client.ts";
+import type { LogsByNar } from "./beside.ts";
 import { type LeftOut, leaveOutDependents } from "./complete.ts";
-import { newLine, restatedLine } from "./entries.ts";
+import { baseName, logPath, newLine, restatedLine } from "./entries.ts";
 import type { Compressor, Dump } from "./nar-file.ts";
 import { planUnits, type Unit } from "./plan.ts";
 import { type Selection, select } from "./select.ts";
@@ -35,12 +38,27 @@ const UNCHANGED_MS = 24 * 3_600_000;
 export interface PublishContext extends ProtocolContext {
   readonly upstreams: readonly Upstream[];
   readonly dump: Dump;
+  /** The build log of a derivation, by its store path. Default: there is none. */
+  readonly buildLog?: (derivation: string) => Uint8Array | undefined;
+  /** By store path. */
+  readonly realisations?: ReadonlyMap<string, readonly Realisation[]>;
   readonly key: SecretKey | undefined;
   readonly compressor: Compressor;
   readonly partBytes: number;
   /** Packs and large NARs in the making at once. */
   readonly unitsAtOnce: number;
   readonly progress: PublishProgress;
+  /**
+   * What earlier runs of this process uploaded that no generation had yet, by NAR hash: it is not sent again. Kept up
+   * to date. Default: nothing.
+   */
+  readonly uploaded?: Map<string, NarFile>;
+}
+
+export interface PublishOptions {
+  readonly dryRun?: boolean;
+  /** Fires when no more may be uploaded: what is uploaded by then is committed, as a partial generation. */
+  readonly until?: AbortSignal;
 }
 
 export interface PublishProgress extends UploadProgress {
@@ -49,7 +67,10 @@ export interface PublishProgress extends UploadProgress {
 }
 
 /** What the publish record says beside what follows from the paths. */
-export type Origin = Pick<PublishRecord, "tool" | "source" | "roots" | "system" | "revision" | "run"> & {
+export type Origin = Pick<
+  PublishRecord,
+  "tool" | "source" | "roots" | "system" | "selection" | "branch" | "revision" | "run" | "partial"
+> & {
   /** URL of the source repository. */
   readonly repository?: string;
 };
@@ -77,7 +98,7 @@ export async function publish(
   closure: readonly PathInfo[],
   origin: Origin,
   context: PublishContext,
-  options: { dryRun?: boolean } = {},
+  options: PublishOptions = {},
 ): Promise<PublishResult> {
   await refresh(context, { list: true });
   const selection = await select(closure, {
@@ -86,8 +107,8 @@ export async function publish(
     signal: context.signal,
     warn: context.warn,
   });
-  context.progress.planned(selection);
-  const run = new PublishRun(closure, origin, context, selection);
+  const run = new PublishRun(closure, origin, context, selection, options.until);
+  context.progress.planned({ ...selection, fresh: run.toUpload() });
   if (options.dryRun) return run.result(null, []);
   return run.run();
 }
@@ -98,20 +119,34 @@ class PublishRun {
   readonly #context: PublishContext;
   readonly #selection: Selection;
   readonly #generation: GenerationWriter;
+  readonly #until: AbortSignal | undefined;
   readonly #now: number;
   /** By NAR hash. */
-  readonly #files = new Map<string, NarFile>();
+  readonly #files: Map<string, NarFile>;
   readonly #failed = new Map<string, string>();
   readonly #restated: Map<string, EntryLine>;
   readonly #sent = new Map<Digest, number>();
+  /** Behind which NAR, by its hash, the log of a derivation goes: several outputs come from one. */
+  readonly #logs = new Map<string, string>();
   #failuresInARow = 0;
+  /** Whether some paths are left out for the time alone. */
+  #stopped = false;
 
-  constructor(closure: readonly PathInfo[], origin: Origin, context: PublishContext, selection: Selection) {
+  constructor(
+    closure: readonly PathInfo[],
+    origin: Origin,
+    context: PublishContext,
+    selection: Selection,
+    until: AbortSignal | undefined,
+  ) {
     this.#closure = closure;
     this.#origin = origin;
     this.#context = context;
     this.#selection = selection;
+    this.#until = until;
     this.#restated = new Map(selection.restated);
+    this.#files = context.uploaded ?? new Map();
+    for (const { path, narHash } of closure) if (this.#restated.has(path)) this.#files.delete(narHash);
     this.#now = Math.floor(context.host.now() / 1000);
     this.#generation = new GenerationWriter(context, {
       source: origin.repository,
@@ -119,12 +154,17 @@ class PublishRun {
     });
   }
 
+  /** What is new and not uploaded yet. */
+  toUpload(): PathInfo[] {
+    return this.#selection.fresh.filter(({ narHash }) => !this.#files.has(narHash));
+  }
+
   async run(): Promise<PublishResult> {
-    await this.#upload(this.#selection.fresh);
+    await this.#upload(this.toUpload());
     for (let attempt = 0; attempt < COMMIT_ATTEMPTS; attempt++) {
       const { lines, leftOut } = this.#lines();
       const record = this.#record(lines);
-      if (lines.length === 0) return this.result(null, leftOut);
+      if (lines.length === 0 || (record.partial && !this.#hasNews())) return this.result(null, leftOut);
       if (this.#isUnchanged(record)) {
         // Whoever committed it may have died before the root covered it.
         if (this.#context.database.view.layers().some(({ position }) => position === null)) {
@@ -179,17 +219,55 @@ class PublishRun {
         this.#context.progress.stored(blob, sent);
       },
     };
-    const uploadContext = { ...this.#context, generation: this.#generation, progress };
+    const { signal } = this.#context;
+    const until = this.#until;
+    const uploadContext = {
+      ...this.#context,
+      signal: until && signal ? AbortSignal.any([signal, until]) : (until ?? signal),
+      generation: this.#generation,
+      progress,
+      logs: this.#logsOf(paths),
+    };
     await mapConcurrently(planUnits(paths), this.#context.unitsAtOnce, async (unit) => {
+      if (until?.aborted) return this.#stop(unit);
       try {
         const { files, failed } = await uploadUnit(unit, uploadContext);
         for (const [narHash, file] of files) this.#files.set(narHash, file);
         for (const [narHash, error] of failed) this.#failed.set(narHash, error.message);
         this.#failuresInARow = 0;
       } catch (error) {
-        this.#storeFailed(unit, error);
+        if (until?.aborted && !signal?.aborted) this.#stop(unit);
+        else this.#storeFailed(unit, error);
       }
     });
+  }
+
+  #stop(unit: Unit): void {
+    this.#stopped = true;
+    this.#unitFailed(unit, "stopped before it was uploaded");
+  }
+
+  /** A log that cannot be read costs nothing but itself. */
+  #logsOf(paths: readonly PathInfo[]): LogsByNar {
+    const { buildLog, warn } = this.#context;
+    const logs = new Map<string, Map<string, () => Uint8Array | undefined>>();
+    for (const { deriver, narHash } of paths) {
+      if (!buildLog || deriver === undefined || !isAttachedPath(logPath(baseName(deriver)))) continue;
+      const owner = this.#logs.get(deriver) ?? narHash;
+      if (owner !== narHash) continue;
+      this.#logs.set(deriver, owner);
+      const read = () => {
+        try {
+          return buildLog(deriver);
+        } catch (error) {
+          if (!(error instanceof NixcacheError)) throw error;
+          warn(error.message);
+          return undefined;
+        }
+      };
+      logs.set(narHash, (logs.get(narHash) ?? new Map()).set(baseName(deriver), read));
+    }
+    return logs;
   }
 
   /** A blob that cannot be uploaded costs its paths; a store that is not there ends the publish. */
@@ -197,8 +275,12 @@ class PublishRun {
     const passing =
       error instanceof NixcacheError && (error.code === "unreachable" || error.code === "protocol");
     if (!passing || ++this.#failuresInARow >= MAX_FAILURES_IN_A_ROW) throw error;
+    this.#unitFailed(unit, error.message);
+  }
+
+  #unitFailed(unit: Unit, reason: string): void {
     const paths = unit.kind === "pack" ? unit.paths : [unit.path];
-    for (const { narHash } of paths) this.#failed.set(narHash, error.message);
+    for (const { narHash } of paths) this.#failed.set(narHash, reason);
   }
 
   /** Blobs that the store had, or took, and has no longer: their paths are dumped and uploaded once more. */
@@ -230,8 +312,10 @@ class PublishRun {
     for (const info of complete) {
       const known = this.#restated.get(info.path);
       const file = this.#files.get(info.narHash);
-      if (known) lines.push(restatedLine(known, this.#context.key, this.#now));
-      else if (file && this.#isNew(info.path)) lines.push(newLine(info, file, this.#context.key, this.#now));
+      const realisations = this.#context.realisations?.get(info.path) ?? [];
+      const { key } = this.#context;
+      if (known) lines.push(restatedLine(known, realisations, key, this.#now));
+      else if (file && this.#isNew(info.path)) lines.push(newLine(info, file, realisations, key, this.#now));
     }
     lines.sort((a, b) => (a.storeHash < b.storeHash ? -1 : 1));
     return { lines, leftOut };
@@ -246,7 +330,13 @@ class PublishRun {
       keys: key ? [formatPublicKey(publicKeyOf(key))] : [],
       content: digestOf(lines.map(formatLine).join("\n")),
       entries: lines.length,
+      ...(this.#stopped && { partial: true as const }),
     };
+  }
+
+  /** Whether anything was uploaded that no generation had. */
+  #hasNews(): boolean {
+    return this.#closure.some(({ path, narHash }) => this.#isNew(path) && this.#files.has(narHash));
   }
 
   /** Rule 7: identical to the newest generation of its kind, and that one is young; else a revert would be lost. */
@@ -256,6 +346,8 @@ class PublishRun {
       .filter((generation) => sameLine(generation.record, record))
       .at(-1);
     if (newest === undefined || newest.record.content !== record.content) return false;
+    // The same paths, and yet it is the one that says that the run came to its end.
+    if (newest.record.partial !== record.partial) return false;
     if (JSON.stringify(newest.record.roots) !== JSON.stringify(record.roots)) return false;
     return Math.abs(this.#context.host.now() - generationTime(newest.name)) < UNCHANGED_MS;
   }

@@ -7,11 +7,23 @@ import type { PathInfo } from "../nix/store.ts";
 import { discardBlob, type Spool } from "../oci/spool.ts";
 import type { BlobSource, Store } from "../oci/store.ts";
 import type { GenerationWriter } from "../protocol/generation.ts";
+import {
+  type BesidePieces,
+  besideParts,
+  type LogsByNar,
+  type PartsBeside,
+  type Piece,
+  partOf,
+  readBeside,
+  sizeOf,
+  writeBeside,
+} from "./beside.ts";
+import { NarListing } from "./listing.ts";
 import { type Compressor, type Dump, FRAME_BYTES, PathError, readFrames } from "./nar-file.ts";
 import type { Unit } from "./plan.ts";
 
-/** Where the compressed NAR of a path is. */
-export interface NarFile {
+/** Where the compressed NAR of a path is, and what stands behind it. */
+export interface NarFile extends PartsBeside {
   /** `sha256:<base32>` of all parts in order. */
   readonly fileHash: string;
   /** Bytes. */
@@ -32,6 +44,7 @@ export interface UploadContext {
   readonly generation: GenerationWriter;
   readonly compressor: Compressor;
   readonly dump: Dump;
+  readonly logs: LogsByNar;
   /** Compressed bytes after which a large NAR goes on in another blob. */
   readonly partBytes: number;
   readonly signal?: AbortSignal | undefined;
@@ -52,13 +65,21 @@ export function uploadUnit(unit: Unit, context: UploadContext): Promise<UnitResu
 
 async function uploadPack(paths: readonly PathInfo[], context: UploadContext): Promise<UnitResult> {
   const failed = new Map<string, PathError>();
-  const slices: { narHash: string; offset: number; bytes: Uint8Array }[] = [];
+  const packed: { narHash: string; fileHash: string; nar: Piece; beside: BesidePieces }[] = [];
   const writer = context.spool.writer();
   for (const path of paths) {
     try {
-      const bytes = await compressSmall(path, context);
-      slices.push({ narHash: path.narHash, offset: writer.size, bytes });
+      const listing = new NarListing();
+      const bytes = await compressSmall(path, listing, context);
+      const beside = await readBeside(path, listing, context);
+      const nar = { offset: writer.size, length: bytes.length };
       await writer.write(bytes);
+      packed.push({
+        narHash: path.narHash,
+        fileHash: fileHash(new Bun.CryptoHasher("sha256").update(bytes)),
+        nar,
+        beside: await writeBeside(beside, writer),
+      });
     } catch (error) {
       failed.set(path.narHash, ofPath(error));
     }
@@ -66,22 +87,23 @@ async function uploadPack(paths: readonly PathInfo[], context: UploadContext): P
   }
   const files = new Map<string, NarFile>();
   const blob = await writer.finish();
-  if (slices.length > 0) await storeBlob(blob, context);
-  for (const { narHash, offset, bytes } of slices) {
-    const part = { blob: blob.digest, size: blob.size, offset, length: bytes.length };
-    files.set(narHash, {
-      fileHash: fileHash(new Bun.CryptoHasher("sha256").update(bytes)),
-      fileSize: bytes.length,
-      parts: [part],
-    });
+  if (packed.length > 0) await storeBlob(blob, context);
+  for (const { narHash, fileHash, nar, beside } of packed) {
+    const parts = [partOf(blob, nar)];
+    files.set(narHash, { fileHash, fileSize: nar.length, parts, ...besideParts(blob, beside) });
   }
   return { files, failed };
 }
 
-async function compressSmall(path: PathInfo, context: UploadContext): Promise<Uint8Array> {
+async function compressSmall(
+  path: PathInfo,
+  listing: NarListing,
+  context: UploadContext,
+): Promise<Uint8Array> {
   const frames: Uint8Array[] = [];
   const { compressor, dump } = context;
-  for await (const frame of readFrames(path, dump, FRAME_BYTES, (size) => compressor.buffer(size))) {
+  const buffer = (size: number) => compressor.buffer(size);
+  for await (const frame of readFrames(path, dump, FRAME_BYTES, buffer, listing)) {
     frames.push(await compressor.frame(frame));
   }
   return frames.length === 1 && frames[0] ? frames[0] : Buffer.concat(frames);
@@ -91,12 +113,16 @@ async function uploadLarge(path: PathInfo, context: UploadContext): Promise<Unit
   const file = new Bun.CryptoHasher("sha256");
   const parts: Part[] = [];
   const uploads: Promise<void>[] = [];
+  const listing = new NarListing();
   let writer = context.spool.writer();
-  const closePart = async () => {
+  /** Bytes of the NAR in the blob that is being written. */
+  let narBytes = 0;
+  const closeBlob = async (): Promise<BlobSource> => {
     const blob = await writer.finish();
     writer = context.spool.writer();
-    parts.push({ blob: blob.digest, size: blob.size, offset: 0, length: blob.size });
-    // One part uploads while the next is compressed; a third waits, for the disk's sake.
+    if (narBytes > 0) parts.push(partOf(blob, { offset: 0, length: narBytes }));
+    narBytes = 0;
+    // One blob uploads while the next is compressed; a third waits, for the disk's sake.
     const turn = uploads.at(-2) ?? Promise.resolve();
     const upload = turn.then(
       () => storeBlob(blob, context),
@@ -108,15 +134,24 @@ async function uploadLarge(path: PathInfo, context: UploadContext): Promise<Unit
     upload.catch(() => {});
     uploads.push(upload);
     await turn;
+    return blob;
   };
+  const makeRoom = async (bytes: number) => {
+    if (writer.size > 0 && writer.size + bytes > context.partBytes) await closeBlob();
+  };
+  let beside: PartsBeside;
   try {
-    for await (const { raw, bytes } of compressedFrames(path, context)) {
-      if (writer.size > 0 && writer.size + bytes.length > context.partBytes) await closePart();
+    for await (const { raw, bytes } of compressedFrames(path, listing, context)) {
+      await makeRoom(bytes.length);
       file.update(bytes);
       await writer.write(bytes);
+      narBytes += bytes.length;
       context.progress.compressed(raw);
     }
-    await closePart();
+    const files = await readBeside(path, listing, context);
+    await makeRoom(sizeOf(files));
+    const pieces = await writeBeside(files, writer);
+    beside = besideParts(await closeBlob(), pieces);
     await Promise.all(uploads);
   } catch (error) {
     await writer.abort();
@@ -125,7 +160,7 @@ async function uploadLarge(path: PathInfo, context: UploadContext): Promise<Unit
   }
   const fileSize = parts.reduce((sum, part) => sum + part.length, 0);
   return {
-    files: new Map([[path.narHash, { fileHash: fileHash(file), fileSize, parts }]]),
+    files: new Map([[path.narHash, { fileHash: fileHash(file), fileSize, parts, ...beside }]]),
     failed: new Map(),
   };
 }
@@ -133,7 +168,8 @@ async function uploadLarge(path: PathInfo, context: UploadContext): Promise<Unit
 /** Frames compressed side by side, in order. */
 async function* compressedFrames(
   path: PathInfo,
-  { compressor, dump, partBytes }: UploadContext,
+  listing: NarListing,
+  { compressor, dump, partBytes, signal }: UploadContext,
 ): AsyncGenerator<{ raw: number; bytes: Uint8Array }, void, undefined> {
   const pending: { raw: number; bytes: Promise<Uint8Array> }[] = [];
   const take = async () => {
@@ -142,7 +178,9 @@ async function* compressedFrames(
   };
   try {
     const frameBytes = Math.min(FRAME_BYTES, partBytes);
-    for await (const frame of readFrames(path, dump, frameBytes, (size) => compressor.buffer(size))) {
+    const buffer = (size: number) => compressor.buffer(size);
+    for await (const frame of readFrames(path, dump, frameBytes, buffer, listing)) {
+      signal?.throwIfAborted();
       const bytes = compressor.frame(frame);
       bytes.catch(() => {});
       pending.push({ raw: frame.length, bytes });

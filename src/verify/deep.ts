@@ -1,11 +1,13 @@
 /** Checking bytes: that blobs are there with their size, and with `deep` that every byte is right. */
-import { type EntryLine, entryOf } from "../cache/entry.ts";
+import { type EntryLine, entryOf, filesBeside, LISTING } from "../cache/entry.ts";
+import type { Part } from "../cache/part.ts";
 import { mapConcurrently } from "../concurrency.ts";
 import { messageOf, NixcacheError } from "../errors.ts";
 import { encodeBase32 } from "../nar/base32.ts";
 import { type Digest, digestHex } from "../oci/digest.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
 import { readNarFile } from "../protocol/nar-file.ts";
+import { readPackedFile } from "../protocol/packed-file.ts";
 import { decompress } from "../zstd.ts";
 import type { Finding } from "./finding.ts";
 
@@ -79,6 +81,54 @@ export async function checkNars(
     return same.map((line) => ({ finding, line }));
   });
   return results.flat();
+}
+
+/** Unpacks listings and attached files outside the blobs that are `gone`; a listing must be JSON. */
+export async function checkFiles(
+  context: ProtocolContext,
+  lines: readonly EntryLine[],
+  gone: ReadonlySet<Digest>,
+): Promise<{ finding: Finding; line: EntryLine; name: string }[]> {
+  const files = lines.flatMap((line) =>
+    [...filesBeside(entryOf(line))]
+      .filter(([, part]) => !gone.has(part.blob))
+      .map(([name, part]) => ({ line, name, part })),
+  );
+  // Outputs of one derivation may share its log, restated lines all of theirs.
+  const same = Map.groupBy(files, ({ name, part }) => `${name === LISTING} ${JSON.stringify(part)}`);
+  const results = await mapConcurrently([...same.values()], DOWNLOADS, async (users) => {
+    const [{ name, part }] = users as [(typeof users)[0]];
+    const problem = await checkFile(context, name, part);
+    if (problem === undefined) return [];
+    return users.map(({ line, name }) => {
+      const detail = `${name}: ${problem}`;
+      return {
+        finding: { kind: "file-corrupt", subject: entryOf(line).info.storePath, detail } as const,
+        line,
+        name,
+      };
+    });
+  });
+  return results.flat();
+}
+
+/** What is wrong with the file, if anything. */
+async function checkFile(
+  { store, signal }: ProtocolContext,
+  name: string,
+  part: Part,
+): Promise<string | undefined> {
+  try {
+    const chunks: Uint8Array[] = [];
+    for await (const chunk of readPackedFile(part, store, { signal })) {
+      if (name === LISTING) chunks.push(chunk.slice());
+    }
+    if (name === LISTING) JSON.parse(Buffer.concat(chunks).toString());
+    return undefined;
+  } catch (error) {
+    if (error instanceof NixcacheError && error.code !== "corrupt") throw error;
+    return messageOf(error);
+  }
 }
 
 /** What is wrong with the NAR, if anything. */

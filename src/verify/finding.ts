@@ -7,6 +7,7 @@ const HARMFUL = {
   "blob-size": "a blob has another size than the entries say",
   "blob-corrupt": "a blob has other bytes than its digest says",
   "nar-corrupt": "a NAR is not what its narinfo says",
+  "file-corrupt": "a listing or a build log is not what it should be",
   "reference-missing": "a reference is in no generation and no upstream",
   "signature-bad": "a signature is not good for its key",
 } as const;

@@ -1,5 +1,6 @@
 /**
- * Repairing a cache: a segment with damage is replaced by one without the entries concerned, and the root is
+ * Repairing a cache: a segment with damage is replaced by one without the entries concerned, or
+ * without the listings and logs where nothing else is damaged, and the root is
  * brought up to date. Nothing that can be served is lost; what was lost already is said aloud.
  */
 import { type EntryLine, entryOf, formatLine } from "../cache/entry.ts";
@@ -23,15 +24,17 @@ export interface Repair {
 
 /** @throws when the store refuses; what was replaced until then stays replaced. */
 export async function repair(context: ProtocolContext, verification: Verification): Promise<Repair> {
-  const { segments, bad } = verification;
+  const { segments, bad, mended } = verification;
   const replaced: { name: GenerationName; by: GenerationName | null }[] = [];
   const kept = new Set<string>();
   const lost = new Map<string, string>();
   for (const segment of segments.readable) {
-    const lines = withoutBad(segment.lines, bad);
+    const whole = withoutBad(segment.lines, bad);
+    const lines = whole.map((line) => mended.get(lineKey(line)) ?? line);
     for (const { storeHash } of lines) kept.add(storeHash);
-    if (lines.length === segment.lines.length) continue;
-    const remaining = new Set(lines);
+    if (lines.length === segment.lines.length && lines.every((line, at) => line === segment.lines[at]))
+      continue;
+    const remaining = new Set(whole);
     for (const line of segment.lines) {
       if (!remaining.has(line)) lost.set(line.storeHash, entryOf(line).info.storePath);
     }

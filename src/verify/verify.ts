@@ -2,7 +2,7 @@
  * Verifying a cache: that everything its generations promise is there and right. Reads the segments, which are
  * the truth, never the local index.
  */
-import { type Entry, type EntryLine, entryOf } from "../cache/entry.ts";
+import { allParts, type Entry, type EntryLine, entryOf, filesBeside, withoutFiles } from "../cache/entry.ts";
 import { segmentTag } from "../cache/tags.ts";
 import { mapConcurrently } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
@@ -13,7 +13,7 @@ import type { Digest } from "../oci/digest.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
 import { refresh } from "../protocol/refresh.ts";
 import type { Upstream } from "../upstream/client.ts";
-import { checkBlobs, checkNars } from "./deep.ts";
+import { checkBlobs, checkFiles, checkNars } from "./deep.ts";
 import type { Finding } from "./finding.ts";
 import { readSegments, type Segments } from "./segments.ts";
 
@@ -36,8 +36,10 @@ export interface Verification {
     readonly unsigned: number;
   };
   readonly findings: readonly Finding[];
-  /** Lines that cannot be served as they are, by `lineKey`. */
+  /** Lines whose NARs cannot be served, by `lineKey`. */
   readonly bad: ReadonlySet<string>;
+  /** For lines that have files beside their NARs which cannot be served, by `lineKey`, the same without those. */
+  readonly mended: ReadonlyMap<string, EntryLine>;
 }
 
 /** Tells lines apart by where their NARs are: another generation may have the same path in other blobs. */
@@ -55,23 +57,32 @@ export async function verify(
   const lines = distinctLines(segments);
   const bad = new Set<string>();
 
-  const users = new Map<Digest, { size: number; keys: Set<string> }>();
+  const dropped = new Map<EntryLine, Set<string>>();
+  const drop = (line: EntryLine, name: string) =>
+    dropped.set(line, (dropped.get(line) ?? new Set()).add(name));
+
+  const blobs = new Map<Digest, { size: number }>();
   for (const line of lines) {
-    for (const { blob, size } of entryOf(line).parts) {
-      const known = users.get(blob) ?? { size, keys: new Set() };
-      known.keys.add(lineKey(line));
-      users.set(blob, known);
-    }
+    for (const { blob, size } of allParts(entryOf(line))) blobs.set(blob, { size });
   }
-  const damaged = await checkBlobs(context, users, options.deep ?? false);
+  const damaged = await checkBlobs(context, blobs, options.deep ?? false);
   findings.push(...damaged.findings);
-  for (const digest of damaged.digests) for (const key of users.get(digest)?.keys ?? []) bad.add(key);
+  const gone = new Set(damaged.digests);
+  for (const line of lines) {
+    const entry = entryOf(line);
+    if (entry.parts.some(({ blob }) => gone.has(blob))) bad.add(lineKey(line));
+    for (const [name, { blob }] of filesBeside(entry)) if (gone.has(blob)) drop(line, name);
+  }
 
   if (options.deep) {
     const whole = lines.filter((line) => !bad.has(lineKey(line)));
     for (const { finding, line } of await checkNars(context, whole)) {
       findings.push(finding);
       bad.add(lineKey(line));
+    }
+    for (const { finding, line, name } of await checkFiles(context, whole, gone)) {
+      findings.push(finding);
+      drop(line, name);
     }
   }
   findings.push(...(await missingReferences(context, lines)));
@@ -82,12 +93,13 @@ export async function verify(
     counts: {
       generations: segments.readable.length + segments.unreadable.length,
       entries: new Set(lines.map(({ storeHash }) => storeHash)).size,
-      blobs: users.size,
-      bytes: [...users.values()].reduce((sum, { size }) => sum + size, 0),
+      blobs: blobs.size,
+      bytes: [...blobs.values()].reduce((sum, { size }) => sum + size, 0),
       unsigned: signatures.unsigned,
     },
     findings,
     bad,
+    mended: new Map([...dropped].map(([line, names]) => [lineKey(line), withoutFiles(line, names)])),
   };
 }
 

@@ -35,7 +35,7 @@ describe("an index layer", () => {
   }
 
   test("is read and restated byte for byte, with fields of later versions", () => {
-    const line = formatLine(testEntry("a").line).replace(/}$/, ',"listing":{"root":[1,2]},"x":null}');
+    const line = formatLine(testEntry("a").line).replace(/}$/, ',"later":{"root":[1,2]},"x":null}');
     expect(formatLine(parseLine(line, "line"))).toBe(line);
   });
 

@@ -1,28 +1,23 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { formatListing, ListingBuilder, type ListingNode } from "../../../src/nar/listing.ts";
+import { ListingBuilder } from "../../../src/nar/listing.ts";
 import { NarReader } from "../../../src/nar/reader.ts";
 import { propertyParameters } from "../../support/seed.ts";
 import { tree } from "./arbitrary-tree.ts";
 import { bytesOf, narOf, type Tree } from "./archives.ts";
 import { fixtureBytes, fixtureText } from "./fixtures.ts";
 
-function listingOf(nar: Uint8Array): ListingNode | undefined {
-  const builder = new ListingBuilder();
+function listingOf(nar: Uint8Array, maxLength?: number): string | undefined {
+  const builder = new ListingBuilder(maxLength);
   const reader = new NarReader(builder);
   reader.write(nar);
   reader.end();
-  return builder.root;
-}
-
-function textOf(root: ListingNode | undefined): string {
-  if (root === undefined) throw new Error("expected a listing");
-  return formatListing(root);
+  return builder.text;
 }
 
 describe("listing", () => {
   test("has the bytes that Nix wrote", () => {
-    expect(textOf(listingOf(fixtureBytes("tree.nar")))).toBe(fixtureText("tree.ls"));
+    expect(listingOf(fixtureBytes("tree.nar"))).toBe(fixtureText("tree.ls"));
   });
 
   const table: [string, Tree, string][] = [
@@ -48,12 +43,12 @@ describe("listing", () => {
     ],
   ];
   test.each(table)("%s as root", (_, value, text) => {
-    expect(textOf(listingOf(narOf(value)))).toBe(text);
+    expect(listingOf(narOf(value))).toBe(text);
   });
 
   test("a byte order mark in a name stays", () => {
     const entries: [Uint8Array, Tree][] = [[bytesOf("\ufeffx"), { type: "symlink", target: bytesOf("y") }]];
-    expect(textOf(listingOf(narOf({ type: "directory", entries })))).toContain('"\ufeffx"');
+    expect(listingOf(narOf({ type: "directory", entries }))).toContain('"\ufeffx"');
   });
 
   test.each([
@@ -63,12 +58,19 @@ describe("listing", () => {
     expect(listingOf(narOf(value))).toBeUndefined();
   });
 
+  test("there is none when it would be too long", () => {
+    const nar = fixtureBytes("tree.nar");
+    const { length } = fixtureText("tree.ls");
+    expect(listingOf(nar, length)).toHaveLength(length);
+    expect(listingOf(nar, length / 2)).toBeUndefined();
+  });
+
   test("of any tree is JSON with the sizes of its files, or there is none", () => {
     fc.assert(
       fc.property(tree, (value) => {
-        const root = listingOf(narOf(value));
-        if (root === undefined) return;
-        const parsed = JSON.parse(formatListing(root));
+        const text = listingOf(narOf(value));
+        if (text === undefined) return;
+        const parsed = JSON.parse(text);
         expect(parsed.version).toBe(1);
         expect(parsed.root.type).toBe(value.type);
         if (value.type === "regular") expect(parsed.root.size).toBe(value.contents.length);

@@ -1,11 +1,17 @@
 import { describe, expect, test } from "bun:test";
 import { locateStore } from "../../../src/nix/location.ts";
 
-const DEFAULT = { storeDir: "/nix/store", realStoreDir: "/nix/store", database: "/nix/var/nix/db/db.sqlite" };
+const DEFAULT = {
+  storeDir: "/nix/store",
+  realStoreDir: "/nix/store",
+  database: "/nix/var/nix/db/db.sqlite",
+  logDir: "/nix/var/log/nix",
+};
 const chroot = (root: string) => ({
   storeDir: "/nix/store",
   realStoreDir: `${root}/nix/store`,
   database: `${root}/nix/var/nix/db/db.sqlite`,
+  logDir: `${root}/nix/var/log/nix`,
 });
 
 describe("locateStore", () => {
@@ -28,12 +34,14 @@ describe("locateStore", () => {
     ["an encoded root in a URI", undefined, { NIX_REMOTE: "local://?root=/r%20s" }, chroot("/r s")],
     ["a root given", "/r", { NIX_REMOTE: "daemon" }, { ...chroot("/r"), storeUri: "/r", asksDaemon: false }],
     ["a root given without a slash", "r", {}, { ...chroot("/cwd/r"), storeUri: "/cwd/r" }],
+    ["a log folder of its own", undefined, { NIX_LOG_DIR: "/s/log" }, { ...DEFAULT, logDir: "/s/log" }],
+    ["NIX_LOG_DIR is not a chroot store's", "/r", { NIX_LOG_DIR: "/s/log" }, chroot("/r")],
     ["NIX_STATE_DIR is not a chroot store's", "/r", { NIX_STATE_DIR: "/s/var" }, chroot("/r")],
     [
       "all by URI",
-      "local?real=/x/store&state=/x/var",
+      "local?real=/x/store&state=/x/var&log=/x/log",
       {},
-      { ...DEFAULT, realStoreDir: "/x/store", database: "/x/var/db/db.sqlite" },
+      { ...DEFAULT, realStoreDir: "/x/store", database: "/x/var/db/db.sqlite", logDir: "/x/log" },
     ],
   ])("%s", (_, store, env, expected) => {
     expect(locateStore(store, env, "/cwd")).toMatchObject(expected);

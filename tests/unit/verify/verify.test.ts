@@ -1,7 +1,8 @@
 import { describe, expect, test } from "bun:test";
-import { encodeEntry, entryOf, formatLine, parseLine } from "../../../src/cache/entry.ts";
+import { type Entry, encodeEntry, entryOf, formatLine, parseLine } from "../../../src/cache/entry.ts";
 import { ROOT_TAG, segmentTag } from "../../../src/cache/tags.ts";
 import { NixcacheError } from "../../../src/errors.ts";
+import { encodeBase32 } from "../../../src/nar/base32.ts";
 import { formatPublicKey, generateSecretKey, publicKeyOf } from "../../../src/nar/signing-key.ts";
 import { type Digest, digestOf } from "../../../src/oci/digest.ts";
 import { decodeManifest } from "../../../src/oci/manifest.ts";
@@ -17,7 +18,7 @@ import { repair } from "../../../src/verify/repair.ts";
 import { verify } from "../../../src/verify/verify.ts";
 import { MemoryStore } from "../../support/memory-store.ts";
 import { party, storeHash, type TestParty, testEntry, testRecord } from "../../support/protocol.ts";
-import { pathOf, type TestPath, testClosure } from "../../support/publish.ts";
+import { noise, pathOf, type TestPath, testClosure } from "../../support/publish.ts";
 
 const KEY = generateSecretKey("test-1", new Uint8Array(32).fill(7));
 
@@ -163,6 +164,74 @@ describe("verify", () => {
     expect(store.tagsOf("seg-")).toHaveLength(2);
   });
 
+  test("a listing or a log that is gone or wrong is found, and the repair drops it alone", async () => {
+    const store = new MemoryStore();
+    using machine = party(store);
+    const blobOfText = (text: string | Uint8Array<ArrayBuffer>) => {
+      const content = Bun.zstdCompressSync(text);
+      return { digest: digestOf(content), size: content.length, content };
+    };
+    const files = {
+      listing: blobOfText('{"version":1,"root":{"type":"regular","size":1,"narOffset":96}}'),
+      noJson: blobOfText('{"version":1,'),
+      log: blobOfText("log"),
+      gone: blobOfText("gone"),
+    };
+    const noZstd = { digest: digestOf("plain"), size: 5, content: Buffer.from("plain") };
+    const partOf = ({ digest, size }: { digest: Digest; size: number }) => ({
+      ...{ blob: digest, size, offset: 0, length: size },
+    });
+    const { nar, closure } = narOfPath("a");
+    const entries = [
+      { name: "whole", listing: files.listing, log: files.log },
+      { name: "no-json", listing: files.noJson, log: files.log },
+      { name: "no-zstd", listing: files.listing, log: noZstd },
+      { name: "gone", listing: files.listing, log: files.gone },
+    ].map(({ name, listing, log }) => ({
+      ...closure(name),
+      listing: partOf(listing),
+      attached: { [`log/${name}.drv`]: { part: partOf(log) }, "realisations/x!out.doi": { text: "{}" } },
+    }));
+    for (const blob of [nar, noZstd, ...Object.values(files)]) await store.writeBlob(blob);
+    const lines = entries.map(encodeEntry);
+    const blobs = [nar, noZstd, ...Object.values(files)];
+    await new GenerationWriter(machine, {}).commit(testRecord(lines, machine.host), lines, blobs);
+    await fold(machine);
+    store.blobs.delete(files.gone.digest);
+
+    expect((await check(machine)).findings).toMatchObject([
+      { kind: "blob-missing", subject: files.gone.digest },
+    ]);
+    const verification = await check(machine, true);
+    const found = verification.findings.map(({ kind, subject }) => [kind, subject]);
+    expect(found.sort()).toEqual([
+      ["blob-missing", files.gone.digest],
+      ["file-corrupt", pathOf("no-json")],
+      ["file-corrupt", pathOf("no-zstd")],
+    ]);
+    expect(verification.bad.size).toBe(0);
+    machine.host.time += 60_000;
+    const { replaced, lost } = await repair(machine, verification);
+    expect([replaced.length, lost]).toEqual([1, []]);
+
+    expect((await check(machine, true)).findings).toEqual([]);
+    await refresh(machine, { list: true });
+    const { view } = machine.database;
+    for (const [name, listing, log] of [
+      ["whole", true, true],
+      ["no-json", false, true],
+      ["no-zstd", true, false],
+      ["gone", true, false],
+    ] as const) {
+      expect(view.narinfo(storeHash(name))).toBeDefined();
+      expect([
+        view.listing(storeHash(name)) !== undefined,
+        view.attached(`log/${name}.drv`) !== undefined,
+      ]).toEqual([listing, log]);
+    }
+    expect(view.attached("realisations/x!out.doi")).toEqual({ text: "{}" });
+  });
+
   test("a reference that is nowhere is found; one that an upstream has, or that cannot be asked for, is not", async () => {
     const store = new MemoryStore();
     using machine = party(store);
@@ -256,3 +325,27 @@ describe("verify", () => {
     expect(counts.unsigned).toBe(1);
   });
 });
+
+/** A NAR's blob, and entries that have it. */
+function narOfPath(content: string) {
+  const bytes = noise(content, 500);
+  const packed = Bun.zstdCompressSync(bytes);
+  const hash = (of: Uint8Array) => encodeBase32(new Bun.CryptoHasher("sha256").update(of).digest());
+  const nar = { digest: digestOf(packed), size: packed.length, content: packed };
+  const closure = (name: string): Entry => ({
+    info: {
+      storePath: pathOf(name),
+      url: `nar/${hash(packed)}.nar.zst`,
+      compression: "zstd",
+      fileHash: `sha256:${hash(packed)}`,
+      fileSize: packed.length,
+      narHash: `sha256:${hash(bytes)}`,
+      narSize: bytes.length,
+      references: [],
+      sigs: [],
+    },
+    parts: [{ blob: nar.digest, size: nar.size, offset: 0, length: nar.size }],
+    added: 1_700_000_000,
+  });
+  return { nar, closure };
+}
