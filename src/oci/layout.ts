@@ -9,7 +9,7 @@
  * .nixcache.lock        see layout-lock.ts
  * .nixcache-tmp/        files in the making
  * ```
- * Reading takes no lock. A blob that is not named by a manifest stays until a collection.
+ * Reading takes no lock. A blob that no manifest names stays until `collectBlobs`.
  */
 import { open, readdir, stat } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
@@ -17,6 +17,7 @@ import { Semaphore } from "../concurrency.ts";
 import { NixcacheError, systemCode } from "../errors.ts";
 import type { Host } from "../host.ts";
 import { type Digest, digestHex, digestOf, isDigest } from "./digest.ts";
+import { collectBlobs } from "./layout-collect.ts";
 import {
   fileError,
   fileSize,
@@ -215,6 +216,9 @@ export function openLayout(path: string, options: LayoutOptions): Store {
         if ((await fileSize(blobFile(blob.digest))) !== blob.size) missing.add(blob.digest);
       }
       if (missing.size > 0) return index;
+      // A collection may have come since: it had no reason to spare what nothing named.
+      if ((await fileSize(blobFile(digest))) === undefined)
+        await storeBytes(temporary, blobFile(digest), digest, bytes);
       return withManifest(
         index,
         { mediaType, digest, size: bytes.length },
@@ -240,6 +244,17 @@ export function openLayout(path: string, options: LayoutOptions): Store {
     return tagsOf(await readIndex());
   };
 
+  const collect: Store["collectBlobs"] = async (call = {}) => {
+    if (!(await checkMarker(root))) return { blobs: 0, bytes: 0 };
+    await prepare(call);
+    return collectBlobs({
+      blobs,
+      readIndex,
+      locked: (action) => locked(call, action),
+      now: () => host.now(),
+    });
+  };
+
   return {
     name: path,
     strictness: "strict",
@@ -251,6 +266,7 @@ export function openLayout(path: string, options: LayoutOptions): Store {
     writeManifest,
     deleteManifest,
     listTags,
+    collectBlobs: collect,
   };
 }
 

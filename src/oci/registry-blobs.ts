@@ -6,14 +6,17 @@ import { NixcacheError } from "../errors.ts";
 import type { Digest } from "./digest.ts";
 import { download, type Opened } from "./download.ts";
 import { describeExchange, type Exchange } from "./hop.ts";
+import { throwIfAborted } from "./network.ts";
 import type { RegistryContext } from "./registry-context.ts";
 import { withRetry } from "./retry.ts";
+import { StorageLinks } from "./storage-links.ts";
 import { type CallOptions, checkRange, type Store } from "./store.ts";
 import { type Answer, lengthOf, unexpected } from "./transport.ts";
 import { uploadBlob } from "./upload.ts";
 
 export function registryBlobs(context: RegistryContext): Pick<Store, "statBlob" | "readBlob" | "writeBlob"> {
   const { transport, policy, network, at } = context;
+  const links = new StorageLinks(transport.origin);
 
   const statBlob = async (digest: Digest, { signal }: CallOptions = {}): Promise<number | undefined> => {
     const url = at(`blobs/${digest}`);
@@ -65,8 +68,9 @@ export function registryBlobs(context: RegistryContext): Pick<Store, "statBlob" 
         accept: [416],
         ...(ranged ? { headers: { range: `bytes=${from}-${end === undefined ? "" : end - 1}` } } : {}),
       };
-      const answer = await transport.send(exchange);
+      const answer = (await askLink(digest, exchange)) ?? (await transport.send(exchange));
       if (answer.kind === "absent") return undefined;
+      links.remember(digest, answer.url);
       const { body, close } = answer;
       if (answer.status === 200) {
         const total = lengthOf(answer);
@@ -102,7 +106,11 @@ export function registryBlobs(context: RegistryContext): Pick<Store, "statBlob" 
       }
       const stop = end ?? total;
       const exact = first.exact || stop === total;
-      const reopen = (done: number) => ask(done, stop);
+      const reopen = (done: number) => {
+        // What broke may have broken because the link is over.
+        links.forget(digest);
+        return ask(done, stop);
+      };
       return download({
         what,
         length: stop - start,
@@ -116,6 +124,21 @@ export function registryBlobs(context: RegistryContext): Pick<Store, "statBlob" 
       first.close();
       throw error;
     }
+  };
+
+  /** The answer at the link; undefined where there is none that is good. Whether the blob is there is not its to say. */
+  const askLink = async (digest: Digest, exchange: Exchange): Promise<Answer | undefined> => {
+    const url = links.get(digest);
+    if (url === undefined) return undefined;
+    try {
+      const answer = await transport.send({ ...exchange, url });
+      if (answer.status === 200 || answer.status === 206) return answer;
+      answer.close();
+    } catch {
+      throwIfAborted(exchange.signal, network.signal);
+    }
+    links.forget(digest);
+    return undefined;
   };
 
   return { statBlob, readBlob, writeBlob: (source, call = {}) => uploadBlob(context, source, call) };

@@ -158,15 +158,18 @@ export function registryManifests(context: RegistryContext): ManifestMethods {
       answer = await transport.call(exchange);
     } catch (error) {
       // A realm that gives no token for deleting says the same as a 403.
-      if (error instanceof NixcacheError && error.code === "denied") return "refused";
+      if (error instanceof NixcacheError && error.code === "denied")
+        return { refused: error.message, everything: true };
       throw error;
     }
     answer.close();
     if (answer.kind === "absent") return false;
     if (answer.kind === "ok" && answer.status < 300) return true;
     const unsupported = answer.errors.some(({ code }) => code === "UNSUPPORTED" || code === "DENIED");
-    if (unsupported || [403, 405, 501].includes(answer.status)) return "refused";
-    throw unexpected(describeExchange(exchange), answer);
+    const refused = unexpected(describeExchange(exchange), answer);
+    if (unsupported || [403, 405, 501].includes(answer.status))
+      return { refused: refused.message, everything: true };
+    throw refused;
   };
 
   return { readManifest, statManifest, writeManifest, deleteManifest };

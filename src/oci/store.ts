@@ -52,6 +52,20 @@ export interface BlobsMissing {
   readonly digests: readonly Digest[];
 }
 
+/** A deletion that the store does not allow. */
+export interface Refusal {
+  /** Why, as the end of a sentence that begins "… could not be deleted: ". */
+  readonly refused: string;
+  /** Whether every other deletion would be refused as well. */
+  readonly everything: boolean;
+}
+
+/** What a collection has removed. */
+export interface CollectedBlobs {
+  readonly blobs: number;
+  readonly bytes: number;
+}
+
 export interface CallOptions {
   readonly signal?: AbortSignal | undefined;
 }
@@ -71,10 +85,11 @@ export interface Store {
    * A blob's bytes, or those of `range`; undefined when the blob is absent. The stream errors when the
    * transfer breaks or has another length than asked for. It does not check the digest: a range has none,
    * and the reader of a whole blob hashes anyway.
+   * @param options.size bytes of the whole blob, where the reader knows; for a cache in front of the store
    */
   readBlob(
     digest: Digest,
-    options?: CallOptions & { range?: ByteRange | undefined },
+    options?: CallOptions & { range?: ByteRange | undefined; size?: number | undefined },
   ): Promise<ReadableStream<Uint8Array> | undefined>;
   /** Stores a blob. Safe to repeat, and for many writers of the same blob at once. */
   writeBlob(source: BlobSource, options?: CallOptions): Promise<void>;
@@ -101,10 +116,14 @@ export interface Store {
     options?: CallOptions,
   ): Promise<Digest | BlobsMissing>;
   /**
-   * Deletes the manifest and with it every tag on it. `"refused"` when the store does not allow
-   * deletions; true when it was there.
+   * Deletes the manifest and with it every tag on it. True when it was there. A blob that no manifest names any
+   * more goes when the registry collects it.
    */
-  deleteManifest(digest: Digest, options?: CallOptions): Promise<boolean | "refused">;
+  deleteManifest(digest: Digest, options?: CallOptions): Promise<boolean | Refusal>;
+  /** Manifests without a tag, such as earlier roots, where the store can tell. */
+  readonly listUntagged?: ((options?: CallOptions) => Promise<Digest[]>) | undefined;
+  /** Removes what no manifest names, where the store does not do that by itself. */
+  readonly collectBlobs?: ((options?: CallOptions) => Promise<CollectedBlobs>) | undefined;
   /** Every tag, in no order; empty for a cache that does not exist yet. The list may be stale. */
   listTags(options?: CallOptions): Promise<string[]>;
 }

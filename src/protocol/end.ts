@@ -2,9 +2,10 @@
  * gc's side of the storage protocol: ends generations, and a day later frees what they alone held
  * (STORAGE-PROTOCOL, "gc"). Which generations are over is decided elsewhere, from their publish records.
  */
-import { holdManifest } from "../cache/manifests.ts";
+import { holdManifest, ROOT_TYPE } from "../cache/manifests.ts";
 import {
   deadTag,
+  type GenerationId,
   type GenerationName,
   generationId,
   generationTime,
@@ -12,9 +13,10 @@ import {
   segmentTag,
 } from "../cache/tags.ts";
 import { mapConcurrently } from "../concurrency.ts";
+import { NixcacheError } from "../errors.ts";
 import { randomId } from "../host.ts";
 import type { Digest } from "../oci/digest.ts";
-import { EMPTY_CONFIG, MEDIA_TYPE_MANIFEST } from "../oci/manifest.ts";
+import { decodeManifest, EMPTY_CONFIG, MEDIA_TYPE_MANIFEST } from "../oci/manifest.ts";
 import type { ProtocolContext } from "./context.ts";
 import { writeEmptyConfig } from "./empty-config.ts";
 import { fold } from "./fold.ts";
@@ -22,7 +24,7 @@ import { fold } from "./fold.ts";
 const HOUR_MS = 3_600_000;
 
 /** The longest transfer: a generation younger than this may be one that its publisher still relies on. */
-const MIN_AGE_MS = 24 * HOUR_MS;
+export const MIN_AGE_MS = 24 * HOUR_MS;
 
 /** A reader's view may be a day old, and two clocks an hour apart from a third. */
 const DEAD_FOR_MS = 26 * HOUR_MS;
@@ -63,42 +65,111 @@ async function markDead(context: ProtocolContext, name: GenerationName): Promise
 }
 
 export interface Sweep {
-  /** Manifests deleted, of generations and of holds. */
+  /** Generations and holds of which nothing is left. */
+  readonly gone: readonly GenerationId[];
+  /** How many generations have not been dead for long enough. */
+  readonly waiting: number;
+  /** Manifests deleted. */
   readonly deleted: readonly Digest[];
-  /** What the registry does not let us delete. */
-  readonly refused: readonly Digest[];
+  /** What the store does not let us delete, and why; the next run tries again. */
+  readonly refused: readonly {
+    /** Or a digest, where there is no tag. */ readonly tag: string;
+    readonly reason: string;
+  }[];
 }
 
-/** Deletes generations that have been dead for over a day, and holds that lost their generation. */
+/**
+ * Deletes generations that have been dead for over a day, and holds that lost their generation. Goes on where
+ * a run before this one stopped.
+ */
 export async function sweep(context: ProtocolContext): Promise<Sweep> {
   const { store, host, signal } = context;
-  const tags = await store.listTags({ signal });
-  const parsed = tags.map((tag) => ({ tag, parsed: parseTag(tag) }));
-  const gone = new Set<string>();
-  const deleted: Digest[] = [];
-  const refused: Digest[] = [];
-
-  const remove = async (tag: string): Promise<boolean> => {
-    const digest = await store.statManifest(tag, { signal });
-    if (digest === undefined) return true;
-    const answer = await store.deleteManifest(digest, { signal });
-    (answer === "refused" ? refused : deleted).push(digest);
-    return answer !== "refused";
-  };
-
-  for (const { tag, parsed: dead } of parsed) {
-    if (dead?.kind !== "dead" || gone.has(dead.id) || host.now() - dead.since < DEAD_FOR_MS) continue;
+  const tags = (await store.listTags({ signal })).map((tag) => ({ tag, parsed: parseTag(tag) }));
+  const segments = new Map<GenerationId, string>();
+  const holds = new Map<GenerationName, string[]>();
+  for (const { tag, parsed } of tags) {
+    if (parsed?.kind === "segment") segments.set(generationId(parsed.name), tag);
+    if (parsed?.kind === "hold") holds.set(parsed.name, [...(holds.get(parsed.name) ?? []), tag]);
+  }
+  const sweeper = new Sweeper(context);
+  const dead = new Set<GenerationId>();
+  const waiting = new Set<GenerationId>();
+  for (const { tag, parsed } of tags) {
+    if (parsed?.kind !== "dead") continue;
+    if (host.now() - parsed.since < DEAD_FOR_MS) {
+      waiting.add(parsed.id);
+      continue;
+    }
     // The segment first: without its dead tag it would be alive again.
-    const segment = parsed.find((other) => other.parsed?.kind === "segment" && other.tag.endsWith(dead.id));
-    if ((segment === undefined || (await remove(segment.tag))) && (await remove(tag))) gone.add(dead.id);
+    const segment = segments.get(parsed.id);
+    const isGone = await sweeper.remove(segment === undefined ? [tag] : [segment, tag]);
+    if (isGone) dead.add(parsed.id);
   }
-  for (const { tag, parsed: hold } of parsed) {
-    if (hold?.kind !== "hold") continue;
+  const gone = new Set(dead);
+  for (const [name, held] of holds) {
     const orphan =
-      gone.has(generationId(hold.name)) ||
-      (host.now() - generationTime(hold.name) >= HOLD_FOR_MS &&
-        (await store.statManifest(segmentTag(hold.name), { signal })) === undefined);
-    if (orphan) await remove(tag);
+      dead.has(generationId(name)) ||
+      (host.now() - generationTime(name) >= HOLD_FOR_MS &&
+        (await store.statManifest(segmentTag(name), { signal })) === undefined);
+    if (!orphan) continue;
+    if (await sweeper.remove(held)) gone.add(generationId(name));
+    else gone.delete(generationId(name));
   }
-  return { deleted, refused };
+  for (const digest of (await store.listUntagged?.({ signal })) ?? []) {
+    if (await isFormerRoot(context, digest)) await sweeper.remove([digest]);
+  }
+  const { deleted, refused } = sweeper;
+  return { gone: [...gone], waiting: waiting.difference(gone).size, deleted, refused };
+}
+
+/** A root that another one has replaced, so long ago that no reader looks at it any more. */
+async function isFormerRoot({ store, host, signal }: ProtocolContext, digest: Digest): Promise<boolean> {
+  try {
+    const stored = await store.readManifest(digest, { signal });
+    if (typeof stored !== "object" || stored.mediaType !== MEDIA_TYPE_MANIFEST) return false;
+    const { artifactType, annotations = {} } = decodeManifest(stored.bytes, digest);
+    const created = Date.parse(annotations["org.opencontainers.image.created"] ?? "");
+    return artifactType === ROOT_TYPE && host.now() - created >= DEAD_FOR_MS;
+  } catch (error) {
+    // Other tools may keep manifests beside ours, of whatever kind.
+    if (error instanceof NixcacheError && error.code === "corrupt") return false;
+    throw error;
+  }
+}
+
+class Sweeper {
+  readonly deleted: Digest[] = [];
+  readonly refused: { tag: string; reason: string }[] = [];
+  readonly #context: ProtocolContext;
+  /** Why nothing can be deleted at all. */
+  #closed: string | undefined;
+
+  constructor(context: ProtocolContext) {
+    this.#context = context;
+  }
+
+  /** Deletes what is under the tags, in this order, up to the first that must stay. Answers whether all is gone. */
+  async remove(tags: readonly string[]): Promise<boolean> {
+    for (const tag of tags) {
+      const reason = this.#closed ?? (await this.#whyItStays(tag));
+      if (reason === undefined) continue;
+      this.refused.push({ tag, reason });
+      return false;
+    }
+    return true;
+  }
+
+  /** Undefined once it is gone. */
+  async #whyItStays(tag: string): Promise<string | undefined> {
+    const { store, signal } = this.#context;
+    const digest = await store.statManifest(tag, { signal });
+    if (digest === undefined) return undefined;
+    const answer = await store.deleteManifest(digest, { signal });
+    if (typeof answer === "object") {
+      if (answer.everything) this.#closed = answer.refused;
+      return answer.refused;
+    }
+    if (answer) this.deleted.push(digest);
+    return undefined;
+  }
 }

@@ -4,7 +4,7 @@
  * before or after a call takes effect. After each change the promises of the storage protocol are checked.
  * Everything follows from the seed.
  */
-import { partsOf } from "../../src/cache/entry.ts";
+import { allParts, filesOf } from "../../src/cache/entry.ts";
 import { indexLayerOf } from "../../src/cache/manifests.ts";
 import { type GenerationName, generationId, parseTag, ROOT_TAG, segmentTag } from "../../src/cache/tags.ts";
 import type { Host } from "../../src/host.ts";
@@ -157,7 +157,7 @@ export class Simulation {
     const hashes = new Set<string>();
     await readLayer({ ...index, content }, name, (line) => {
       hashes.add(line.storeHash);
-      for (const part of partsOf(line.rest, name)) blobs.add(part.blob);
+      for (const part of allParts(filesOf(line.rest, name))) blobs.add(part.blob);
     });
     const promised = { blobs, hashes };
     this.#promised.set(digest, promised);

@@ -3,9 +3,11 @@
  * a store with stale lists, a collector, clocks an hour apart, and kills at any store call.
  */
 import { expect, test } from "bun:test";
-import { partsOf } from "../../../src/cache/entry.ts";
-import { generationTime, ROOT_TAG } from "../../../src/cache/tags.ts";
+import { allParts, filesOf } from "../../../src/cache/entry.ts";
+import { generationId, generationTime, parseTag, ROOT_TAG } from "../../../src/cache/tags.ts";
 import { NixcacheError } from "../../../src/errors.ts";
+import { collectGarbage } from "../../../src/gc/gc.ts";
+import type { Store } from "../../../src/oci/store.ts";
 import { endGenerations, sweep } from "../../../src/protocol/end.ts";
 import { refresh } from "../../../src/protocol/refresh.ts";
 import { Compressor } from "../../../src/publish/nar-file.ts";
@@ -154,6 +156,7 @@ class Round {
 
   async #collectGarbage(context: Parameters<typeof sweep>[0]): Promise<void> {
     const { simulation } = this;
+    if (simulation.random() < 0.3) return this.#collectByPolicy(context);
     const live = simulation.live().sort();
     const over = live.slice(0, -1).filter((name) => simulation.time - generationTime(name) > 30 * HOUR);
     // Noted before: a gc that is killed may have ended some of them.
@@ -162,13 +165,27 @@ class Round {
     await sweep(context);
   }
 
+  /** What the real plan ends, by what its machine sees. */
+  async #collectByPolicy(context: Parameters<typeof sweep>[0]): Promise<void> {
+    const { simulation } = this;
+    const policy = { retentionMs: 30 * HOUR, keepLast: 1, keepBranches: [], dropBranches: [] };
+    const writeManifest: Store["writeManifest"] = (reference, ...rest) => {
+      const tag = parseTag(reference);
+      const over = simulation.live().filter((name) => tag?.kind === "dead" && generationId(name) === tag.id);
+      // Noted before: a gc that is killed may have ended it.
+      for (const name of over) this.ended.add(name);
+      return context.store.writeManifest(reference, ...rest);
+    };
+    await collectGarbage({ ...context, store: { ...context.store, writeManifest } }, policy);
+  }
+
   /** A view up to 24 hours old names no deleted blob. */
   #checkViews(): void {
     for (const { party: reader, viewFrom } of this.machines) {
       if (this.simulation.time - viewFrom > 24 * HOUR) continue;
       for (const name of NAMES) {
         const line = reader.database.view.line(storeHash(name));
-        for (const { blob } of line ? partsOf(line.rest, name) : []) {
+        for (const { blob } of line ? allParts(filesOf(line.rest, name)) : []) {
           if (!this.simulation.truth.blobs.has(blob))
             throw new Error(`a view of today names ${name}, whose blob is gone`);
         }

@@ -1,0 +1,85 @@
+import { appendSummary } from "../actions/step-files.ts";
+import { cacheReference, DEFAULT_RETENTION_DAYS, gcPolicy, stepSummaryFile } from "../config.ts";
+import { deletingAt, openCache } from "../context.ts";
+import { collectGarbage } from "../gc/gc.ts";
+import { formatCount } from "../terminal/format.ts";
+import {
+  decisionLines,
+  excessLine,
+  freedLines,
+  gcSummary,
+  refusalLines,
+  sizeLine,
+} from "../terminal/gc-report.ts";
+import { cacheArgs, command } from "./command.ts";
+
+export const gc = command(
+  { name: "gc", description: "End what nobody needs any more, and free it at the registry" },
+  {
+    cache: cacheArgs("").cache,
+    "retention-days": {
+      type: "string",
+      valueHint: "N",
+      description: `Keep everything younger than this (${DEFAULT_RETENTION_DAYS})`,
+    },
+    "keep-last": {
+      type: "string",
+      valueHint: "N",
+      description: "Keep this many of each source, system and set of outputs, however old (1)",
+    },
+    "keep-branch": {
+      type: "string",
+      valueHint: "PATTERN…",
+      description: "Keep the newest of these branches alone; of others only what is young",
+    },
+    "drop-branch": {
+      type: "string",
+      valueHint: "PATTERN…",
+      description: "End everything of these branches that is a day old",
+    },
+    "max-size": {
+      type: "string",
+      valueHint: "SIZE",
+      description: "End the oldest until the rest has at most this size",
+    },
+    "dry-run": { type: "boolean", description: "Say what would end, and change nothing" },
+    json: { type: "boolean", description: "Print the report as JSON" },
+  },
+  async (given, context) => {
+    const { env, log } = context;
+    const dryRun = given.flag("dry-run");
+    const policy = gcPolicy({
+      retentionDays: given.text("retention-days"),
+      keepLast: given.text("keep-last"),
+      keepBranches: given.texts("keep-branch"),
+      dropBranches: given.texts("drop-branch"),
+      maxSize: given.text("max-size"),
+    });
+    const reference = cacheReference(given.text("cache"), env);
+    using cache = openCache(reference, dryRun ? "read" : "write", context);
+    const report = await collectGarbage(deletingAt(reference, cache.protocol, context), policy, { dryRun });
+    const { name } = cache.protocol.store;
+
+    const summary = stepSummaryFile(env);
+    const unwritten = summary && appendSummary(summary, gcSummary(report, name, dryRun));
+    if (unwritten) log.warn(unwritten);
+    if (given.flag("json")) {
+      const decisions = report.decisions.map(
+        ({ record: { source, system, branch, roots }, ...decision }) => ({
+          ...decision,
+          source,
+          system,
+          branch,
+          outputs: Object.keys(roots),
+        }),
+      );
+      context.print(JSON.stringify({ cache: name, dryRun, ...report, decisions }));
+    }
+    for (const line of [...decisionLines(report, dryRun), ...freedLines(report)]) log.info(line);
+    for (const line of [...refusalLines(report), excessLine(report) ?? []].flat()) log.warn(line);
+    const ended = report.decisions.filter(({ ends }) => ends).length;
+    log.success(
+      `${name}: ${dryRun ? "would end" : "ended"} ${formatCount(ended, "generation")} of ${report.decisions.length}; ${sizeLine(report)}`,
+    );
+  },
+);

@@ -1,0 +1,204 @@
+/**
+ * Which generations are over. Pure: from publish records, tags and the clock alone, the same on every machine.
+ *
+ * A line is what succeeds itself: one source, system and selection (`sameLine`). What lives: the newest of each
+ * line, everything younger than the retention, and pins. Bare paths have no newest: each stands for itself.
+ */
+import type { Generation } from "../cache/index-layer.ts";
+import { lineOf, PATHS_SOURCE, PIN_PREFIX } from "../cache/record.ts";
+import { type GenerationName, generationId, generationTime, segmentTag } from "../cache/tags.ts";
+import { MIN_AGE_MS } from "../protocol/end.ts";
+import type { Holdings } from "./holdings.ts";
+
+export interface Policy {
+  /** Younger generations live, whatever they are. */
+  readonly retentionMs: number;
+  /** How many of each line live beside what is young; at least 1. */
+  readonly keepLast: number;
+  /** Patterns of branches whose newest generations live; empty for all. Others live for the retention. */
+  readonly keepBranches: readonly string[];
+  /** Patterns of branches whose generations end whatever their age, except those that `keepBranches` names. */
+  readonly dropBranches: readonly string[];
+  /** What the blobs of all that lives may have together, in bytes; more than that ends the oldest. */
+  readonly maxBytes?: number | undefined;
+}
+
+/** The rule that decided. */
+export type Rule =
+  | "young"
+  | "pin"
+  | "newest"
+  | "last"
+  | "retention"
+  | "age"
+  | "partial"
+  | "drop-branch"
+  | "max-size";
+
+export interface Decision extends Generation {
+  readonly ends: boolean;
+  readonly rule: Rule;
+  /** Says of the generation why it ends or stays: "older than 30 days, and …". */
+  readonly reason: string;
+}
+
+export interface Plan {
+  /** One for each generation, the oldest first. */
+  readonly decisions: readonly Decision[];
+  /** By how many bytes what lives is too large, although all that may end has ended. */
+  readonly excessBytes: number;
+}
+
+/**
+ * @param generations all that are alive
+ * @param holdings which blobs they name; read only where the policy has `maxBytes`
+ */
+export function planGc(
+  generations: readonly Generation[],
+  policy: Policy,
+  now: number,
+  holdings?: Holdings,
+): Plan {
+  const oldestFirst = [...generations].sort((a, b) => (a.name < b.name ? -1 : 1));
+  const places = placesInLines(oldestFirst);
+  const judge = new Judge(policy, now);
+  const decisions = oldestFirst.map((generation): Decision => {
+    const place = places.get(generation.name) as Place;
+    return { ...generation, ...judge.decide(generation, place) };
+  });
+  if (policy.maxBytes === undefined || holdings === undefined) return { decisions, excessBytes: 0 };
+  return shrink(decisions, policy.maxBytes, holdings, (decision) =>
+    judge.outlivesSize(decision, places.get(decision.name) as Place),
+  );
+}
+
+/** Where a generation stands in its line. */
+interface Place {
+  /** 0 for the newest, 1 for the one before; undefined for a partial one in a line that has whole ones. */
+  readonly rank: number | undefined;
+  /** The newest that succeeds it, if one does: for a partial one a whole one. */
+  readonly successor: GenerationName | undefined;
+}
+
+/** @param generations the oldest first */
+function placesInLines(generations: readonly Generation[]): Map<GenerationName, Place> {
+  const lines = Map.groupBy(generations, ({ record }) => lineOf(record));
+  const places = new Map<GenerationName, Place>();
+  for (const line of lines.values()) {
+    const whole = line.filter(({ record }) => !record.partial);
+    const ranked = (whole.length > 0 ? whole : line).map(({ name }) => name).reverse();
+    const [newest] = ranked;
+    for (const { name } of line) {
+      const rank = ranked.indexOf(name);
+      const isSucceeded = newest !== undefined && newest > name;
+      places.set(name, {
+        rank: rank === -1 ? undefined : rank,
+        successor: isSucceeded ? newest : undefined,
+      });
+    }
+  }
+  return places;
+}
+
+type Verdict = Pick<Decision, "ends" | "rule" | "reason">;
+
+class Judge {
+  readonly #policy: Policy;
+  readonly #now: number;
+  readonly #isKept: (branch: string) => string | undefined;
+  readonly #isDropped: (branch: string) => string | undefined;
+
+  constructor(policy: Policy, now: number) {
+    this.#policy = policy;
+    this.#now = now;
+    this.#isKept = matcher(policy.keepBranches);
+    this.#isDropped = matcher(policy.dropBranches);
+  }
+
+  decide({ name, record }: Generation, { rank, successor }: Place): Verdict {
+    const { retentionMs, keepLast } = this.#policy;
+    const { source, branch, partial } = record;
+    const age = this.#now - generationTime(name);
+    if (age < MIN_AGE_MS) return stays("young", "younger than a day: somebody may still rely on it");
+    if (source.startsWith(PIN_PREFIX))
+      return stays("pin", `held by the pin ${source.slice(PIN_PREFIX.length)}`);
+    const dropped = this.#droppedBy(branch);
+    if (dropped !== undefined)
+      return ends("drop-branch", `--drop-branch ${dropped} names its branch ${branch}`);
+    if (partial && rank === undefined && successor !== undefined)
+      return ends("partial", `a part of a run, and the whole ${segmentTag(successor)} came after it`);
+    const lives = source !== PATHS_SOURCE && this.#livesOn(branch);
+    if (lives && rank === 0) return stays("newest", "the newest of its source, system and outputs");
+    if (lives && rank !== undefined && rank < keepLast) return stays("last", `one of the last ${keepLast}`);
+    if (age < retentionMs) return stays("retention", `younger than ${days(retentionMs)}`);
+    return ends(
+      "age",
+      `older than ${days(retentionMs)}, and ${this.#whyNotNewest(record, lives, successor)}`,
+    );
+  }
+
+  /** Whether it stays however large the cache is. */
+  outlivesSize({ rule, record }: Decision, { rank }: Place): boolean {
+    if (rule === "young" || rule === "pin") return true;
+    return record.source !== PATHS_SOURCE && rank === 0 && this.#livesOn(record.branch);
+  }
+
+  /** Whether the newest of a branch lives for ever; what has no branch is on none that could be gone. */
+  #livesOn(branch: string | undefined): boolean {
+    if (branch === undefined || this.#isKept(branch) !== undefined) return true;
+    return this.#policy.keepBranches.length === 0;
+  }
+
+  #droppedBy(branch: string | undefined): string | undefined {
+    if (branch === undefined || this.#isKept(branch) !== undefined) return undefined;
+    return this.#isDropped(branch);
+  }
+
+  #whyNotNewest(
+    { source, branch }: Generation["record"],
+    lives: boolean,
+    successor: GenerationName | undefined,
+  ): string {
+    if (source === PATHS_SOURCE) return "bare paths live no longer";
+    if (!lives) return `no --keep-branch names its branch ${branch}`;
+    return successor === undefined
+      ? "it is a part of a run that did not come to its end"
+      : `${segmentTag(successor)} succeeded it`;
+  }
+}
+
+/** Ends the oldest that may end until the rest fits. */
+function shrink(
+  decisions: readonly Decision[],
+  maxBytes: number,
+  holdings: Holdings,
+  outlives: (decision: Decision) => boolean,
+): Plan {
+  const staying = holdings.count(decisions.filter(({ ends }) => !ends).map(({ name }) => generationId(name)));
+  const reason = "the oldest that may end while more than --max-size was alive";
+  const shrunk = decisions.map((decision): Decision => {
+    if (decision.ends || staying.bytes <= maxBytes || outlives(decision)) return decision;
+    staying.remove(generationId(decision.name));
+    return { ...decision, ...ends("max-size", reason) };
+  });
+  return { decisions: shrunk, excessBytes: Math.max(0, staying.bytes - maxBytes) };
+}
+
+/** The first pattern that a branch matches, as GitHub's filters do: `*` stops at a slash, `**` does not. */
+function matcher(patterns: readonly string[]): (branch: string) => string | undefined {
+  const globs = patterns.map((pattern) => ({ pattern, glob: new Bun.Glob(pattern) }));
+  return (branch) => globs.find(({ glob }) => glob.match(branch))?.pattern;
+}
+
+function stays(rule: Rule, reason: string): Verdict {
+  return { ends: false, rule, reason };
+}
+
+function ends(rule: Rule, reason: string): Verdict {
+  return { ends: true, rule, reason };
+}
+
+function days(ms: number): string {
+  const count = ms / 86_400_000;
+  return count === 1 ? "a day" : `${count} days`;
+}
