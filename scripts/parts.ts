@@ -20,6 +20,8 @@ export const PARTS = {
     program: "docker-registry",
     purpose: "an OCI registry to test with",
   },
+  chromium: { package: "chromium", program: "chromium", purpose: "a browser to test with" },
+  nginx: { package: "nginx-light", program: "nginx", purpose: "a storage host to test with" },
   skopeo: { package: "skopeo", program: "skopeo", purpose: "copies OCI images" },
 } as const satisfies Record<string, Part>;
 

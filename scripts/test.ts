@@ -44,10 +44,11 @@ await runScript(async () => {
 
   await step("parts", async () => {
     // Without them the tests that need them are skipped, which CI does not accept.
-    await ensureParts(["nix", "registry", "skopeo"], { optional: !isCi });
+    await ensureParts(["nix", "registry", "skopeo", "nginx", "chromium"], { optional: !isCi });
   });
   await step("format and lint", () => bun("x", "biome", "check", "."));
   await step("types", () => bun("x", "tsc", "--noEmit"));
+  await step("types of the page", () => bun("x", "tsc", "--noEmit", "--project", "src/serve/page/client"));
   await step("build", async () => void (await build()));
 
   const seed = process.env.NIXCACHE_SEED || String(1 + Math.floor(Math.random() * 2 ** 31));

@@ -4,21 +4,47 @@
  */
 import { homedir, tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { PATHS_SOURCE } from "./cache/record.ts";
 import { NixcacheError } from "./errors.ts";
+import type { Policy } from "./gc/plan.ts";
 import type { KeySource } from "./nar/key-file.ts";
+import { type PublicKey, parsePublicKey } from "./nar/signing-key.ts";
 import type { Environment } from "./nix/location.ts";
 import type { CredentialSources } from "./oci/credentials.ts";
 import { digestHex, digestOf } from "./oci/digest.ts";
-import { type CacheReference, formatReference, parseReference } from "./oci/reference.ts";
+import type { GitHubPackage } from "./oci/github-packages.ts";
+import {
+  type CacheReference,
+  formatReference,
+  GHCR_HOST,
+  isLoopback,
+  parseReference,
+} from "./oci/reference.ts";
 import type { RetryPolicy } from "./oci/retry.ts";
+import type { Checkout } from "./system/git.ts";
+import { isLogLevel, LOG_LEVELS, type LogLevel } from "./terminal/log.ts";
 
 export type { Environment };
 
 export const DEFAULT_UPSTREAM = "https://cache.nixos.org";
+/** https://cache.nixos.org signs with it; Nix trusts it unless it is told otherwise. */
+const DEFAULT_UPSTREAM_KEY = "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=";
 export const DEFAULT_PORT = 37515;
 export const DEFAULT_LISTEN = "127.0.0.1";
 export const DEFAULT_INDEX_TTL_S = 300;
+export const DEFAULT_GRACE_MS = 30_000;
+export const DEFAULT_LOG_LEVEL = "info";
 export const DEFAULT_PART_BYTES = 1024 ** 3;
+export const DEFAULT_CONNECTIONS = 4;
+export const DEFAULT_RETENTION_DAYS = 30;
+export const DEFAULT_JOURNAL_BYTES = 20 * 1024 ** 3;
+export const DEFAULT_NAR_CACHE_BYTES = 20 * 1024 ** 3;
+
+/** Less than a few packs would keep nothing long enough to be asked for twice. */
+const LEAST_NAR_CACHE_BYTES = 16 * 1024 ** 2;
+
+/** Where ghcr.io is administered. */
+const DEFAULT_GITHUB_API = "https://api.github.com";
 
 const TIME_UNITS_MS: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
 
@@ -41,19 +67,18 @@ function variable(env: Environment, name: string): string | undefined {
 }
 
 /**
- * The cache: `--cache`, NIXCACHE_CACHE, NIXCACHE_REPO (with NIXCACHE_REGISTRY), the repository's GHCR package
- * in GitHub Actions, and otherwise a layout under the user's data folder.
+ * The cache: `--cache`, NIXCACHE_CACHE, the package of NIXCACHE_REPO, or in GitHub Actions of the repository that runs,
+ * at NIXCACHE_REGISTRY or GHCR; and otherwise a layout under the user's data folder.
  */
 export function cacheReference(flag: string | undefined, env: Environment): CacheReference {
   const given = flag ?? variable(env, "NIXCACHE_CACHE");
   if (given !== undefined) return parseReference(given);
-  const repository = variable(env, "NIXCACHE_REPO");
+  const actions = isActions(env) ? variable(env, "GITHUB_REPOSITORY") : undefined;
+  const repository = variable(env, "NIXCACHE_REPO") ?? actions;
   if (repository !== undefined) {
     const registry = variable(env, "NIXCACHE_REGISTRY");
     return parseReference(registry ? `${registry}/${repository}/nix-cache`.toLowerCase() : repository);
   }
-  const actions = variable(env, "GITHUB_ACTIONS") === "true" && variable(env, "GITHUB_REPOSITORY");
-  if (actions) return parseReference(actions);
   const data = variable(env, "XDG_DATA_HOME") ?? join(home(env), ".local", "share");
   return { kind: "layout", path: join(data, "nixcache", "cache") };
 }
@@ -67,14 +92,53 @@ export function cacheReferences(flags: readonly string[] | undefined, env: Envir
 
 /** The file of the local index of one cache. */
 export function indexFile(reference: CacheReference, env: Environment): string {
-  // Two folders called ./cache are two caches.
-  const name = reference.kind === "layout" ? resolve(reference.path) : formatReference(reference);
   const directory =
     variable(env, "NIXCACHE_INDEX_DIR") ??
     // systemd gives a list when a unit has several.
     variable(env, "CACHE_DIRECTORY")?.split(":")[0] ??
     join(variable(env, "XDG_CACHE_HOME") ?? join(home(env), ".cache"), "nixcache");
-  return join(directory, `index-${digestHex(digestOf(name)).slice(0, 16)}.sqlite`);
+  return join(directory, `index-${cacheId(reference)}.sqlite`);
+}
+
+/** The folder of the journal of one cache. It holds what is nowhere else, so it is state and not cache. */
+export function journalDirectory(reference: CacheReference, env: Environment): string {
+  const directory =
+    variable(env, "NIXCACHE_JOURNAL_DIR") ??
+    variable(env, "STATE_DIRECTORY")?.split(":")[0] ??
+    join(variable(env, "XDG_STATE_HOME") ?? join(home(env), ".local", "state"), "nixcache");
+  return join(resolve(directory), `journal-${cacheId(reference)}`);
+}
+
+/** The folder of what was seen to be built for one cache in one Nix store, until it is published. */
+export function queueDirectory(
+  reference: CacheReference,
+  storeRoot: string | undefined,
+  env: Environment,
+): string {
+  const directory = join(variable(env, "XDG_STATE_HOME") ?? join(home(env), ".local", "state"), "nixcache");
+  const store = storeRoot ?? variable(env, "NIX_REMOTE") ?? "";
+  return join(resolve(directory), `watch-${cacheId(reference)}-${digestHex(digestOf(store)).slice(0, 8)}`);
+}
+
+/** Bytes that uploads take up at most until they are committed. */
+export function journalBytes(env: Environment): number {
+  const name = "NIXCACHE_JOURNAL_SIZE";
+  return byteSize(name, variable(env, name), DEFAULT_JOURNAL_BYTES, 1024 ** 2);
+}
+
+/** What writing needs: `--write-token-file`, NIXCACHE_WRITE_TOKEN; never an argument, which others can see. */
+export function writeToken(flag: string | undefined, env: Environment): TokenSource | undefined {
+  if (flag !== undefined) return { file: flag };
+  const text = variable(env, "NIXCACHE_WRITE_TOKEN");
+  return text === undefined ? undefined : { text };
+}
+
+export type TokenSource = { readonly file: string } | { readonly text: string };
+
+function cacheId(reference: CacheReference): string {
+  // Two folders called ./cache are two caches.
+  const name = reference.kind === "layout" ? resolve(reference.path) : formatReference(reference);
+  return digestHex(digestOf(name)).slice(0, 16);
 }
 
 /** Where blobs in the making are kept. */
@@ -86,6 +150,22 @@ export function spoolDirectory(env: Environment): string {
 export function upstreamUrls(flags: readonly string[] | undefined, env: Environment): string[] {
   const given = flags ?? env.NIXCACHE_UPSTREAM?.split(/\s+/) ?? [DEFAULT_UPSTREAM];
   return given.filter((url) => url !== "");
+}
+
+/**
+ * Keys by which upstreams sign: `--upstream-key` (repeatable), NIXCACHE_UPSTREAM_KEYS (space-separated); and that of
+ * cache.nixos.org where it is an upstream. @throws `key`
+ */
+export function upstreamKeys(
+  flags: readonly string[] | undefined,
+  upstreams: readonly string[],
+  env: Environment,
+): PublicKey[] {
+  const given = flags ?? env.NIXCACHE_UPSTREAM_KEYS?.split(/\s+/) ?? [];
+  const own = upstreams.some((url) => url.replace(/\/+$/, "") === DEFAULT_UPSTREAM)
+    ? [DEFAULT_UPSTREAM_KEY]
+    : [];
+  return [...given, ...own].filter((text) => text !== "").map((text) => parsePublicKey(text, "upstream key"));
 }
 
 /** `--signing-key-file`, NIX_SIGNING_KEY (the key itself), NIXCACHE_SIGNING_KEY_FILE; undefined when none is set. */
@@ -117,6 +197,43 @@ export function indexTtlMs(flag: string | undefined, env: Environment): number {
   return wholeNumber("--index-ttl", given, DEFAULT_INDEX_TTL_S, 1, 86_400) * 1000;
 }
 
+/** Milliseconds that transfers may go on for once serve is told to stop: `--grace`, NIXCACHE_GRACE. */
+export function graceMs(flag: string | undefined, env: Environment): number {
+  return durationMs("--grace", flag ?? variable(env, "NIXCACHE_GRACE"), DEFAULT_GRACE_MS);
+}
+
+/** What is logged: `--log-level`, NIXCACHE_LOG_LEVEL. */
+export function logLevel(flag: string | undefined, env: Environment): LogLevel {
+  const given = flag ?? variable(env, "NIXCACHE_LOG_LEVEL") ?? DEFAULT_LOG_LEVEL;
+  if (isLogLevel(given)) return given;
+  throw new NixcacheError(
+    "usage",
+    `--log-level: got ${JSON.stringify(given)}, expected one of ${LOG_LEVELS.join(", ")}`,
+  );
+}
+
+/** Requests for one NAR at once: `--connections`, NIXCACHE_CONNECTIONS. */
+export function connectionCount(flag: string | undefined, env: Environment): number {
+  const given = flag ?? variable(env, "NIXCACHE_CONNECTIONS");
+  return wholeNumber("--connections", given, DEFAULT_CONNECTIONS, 1, 64);
+}
+
+/** The disk cache of NARs: `--nar-cache` and `--nar-cache-size`, NIXCACHE_NAR_CACHE and …_SIZE; off by default. */
+export function narCache(
+  flags: { directory: string | undefined; size: string | undefined },
+  env: Environment,
+): { directory: string; limit: number } | undefined {
+  const directory = flags.directory ?? variable(env, "NIXCACHE_NAR_CACHE");
+  const given = flags.size ?? variable(env, "NIXCACHE_NAR_CACHE_SIZE");
+  const limit = byteSize("--nar-cache-size", given, DEFAULT_NAR_CACHE_BYTES, LEAST_NAR_CACHE_BYTES);
+  if (directory) return { directory: resolve(directory), limit };
+  if (flags.size === undefined) return undefined;
+  throw new NixcacheError(
+    "usage",
+    "--nar-cache-size: got a size, expected --nar-cache with a folder as well",
+  );
+}
+
 /** How often and how patiently a command asks a registry: its own policy, changed by NIXCACHE_RETRY_… */
 export function retryPolicy(own: RetryPolicy, env: Environment): RetryPolicy {
   const changed: { -readonly [K in keyof RetryPolicy]: RetryPolicy[K] } = { ...own };
@@ -141,6 +258,58 @@ export function credentialSources(env: Environment): CredentialSources {
     xdgConfigHome: env.XDG_CONFIG_HOME,
     registryAuthFile: env.REGISTRY_AUTH_FILE,
   };
+}
+
+/** What lives when garbage is collected: the flags of gc. */
+export function gcPolicy(flags: {
+  retentionDays: string | undefined;
+  keepLast: string | undefined;
+  keepBranches: readonly string[] | undefined;
+  dropBranches: readonly string[] | undefined;
+  maxSize: string | undefined;
+}): Policy {
+  const days = wholeNumber("--retention-days", flags.retentionDays, DEFAULT_RETENTION_DAYS, 0, 36_500);
+  return {
+    retentionMs: days * 24 * 3_600_000,
+    keepLast: wholeNumber("--keep-last", flags.keepLast, 1, 1, 1_000_000),
+    keepBranches: flags.keepBranches ?? [],
+    dropBranches: flags.dropBranches ?? [],
+    ...(flags.maxSize !== undefined && { maxBytes: byteSize("--max-size", flags.maxSize, 0, 0) }),
+  };
+}
+
+/**
+ * The package behind a cache at GitHub's registry, and the API that deletes in it: `api.github.com` for ghcr.io,
+ * GITHUB_API_URL where it is that of the same GitHub. Undefined for other registries: GitHub's token is not theirs,
+ * nor is theirs GitHub's (rule 7).
+ */
+export function gitHubPackage(reference: CacheReference, env: Environment): GitHubPackage | undefined {
+  if (reference.kind !== "registry") return undefined;
+  const registry = new URL(`${reference.scheme}://${reference.host}`);
+  const home = registry.host === GHCR_HOST ? "github.com" : registry.hostname.replace(/^containers\./, "");
+  const api = [variable(env, "GITHUB_API_URL"), DEFAULT_GITHUB_API]
+    .flatMap((text) => (text !== undefined && URL.canParse(text) ? [new URL(text)] : []))
+    .find(({ hostname, protocol }) => {
+      const isSafe = protocol === "https:" || (protocol === "http:" && isLoopback(hostname));
+      return isSafe && hostname.replace(/^api\./, "") === home;
+    });
+  const [owner = "", ...name] = reference.repository.split("/");
+  return api && name.length > 0 ? { api, owner, name: name.join("/") } : undefined;
+}
+
+/** Where GitHub Actions shows what a step has to say, as Markdown: a file to append to. */
+export function stepSummaryFile(env: Environment): string | undefined {
+  return variable(env, "GITHUB_STEP_SUMMARY");
+}
+
+/** Whether this is a step of GitHub Actions. */
+export function isActions(env: Environment): boolean {
+  return variable(env, "GITHUB_ACTIONS") === "true";
+}
+
+/** Where GitHub Actions takes the outputs of a step from: a file to append to. */
+export function stepOutputFile(env: Environment): string | undefined {
+  return variable(env, "GITHUB_OUTPUT");
 }
 
 /** @throws `usage` when `given` is no whole number from `least` to `most`. */
@@ -189,7 +358,7 @@ function home(env: Environment): string {
   return variable(env, "HOME") ?? homedir();
 }
 
-/** What is published and from where, as GitHub Actions tells it; elsewhere bare paths. */
+/** From where bare paths are published, as GitHub Actions tells it. They belong to no branch. */
 export function publishOrigin(env: Environment): {
   source: string;
   repository?: string;
@@ -197,14 +366,43 @@ export function publishOrigin(env: Environment): {
   run?: string;
 } {
   const repository = variable(env, "GITHUB_REPOSITORY");
-  if (variable(env, "GITHUB_ACTIONS") !== "true" || repository === undefined) return { source: "paths" };
+  if (!isActions(env) || repository === undefined) return { source: PATHS_SOURCE };
   const server = variable(env, "GITHUB_SERVER_URL") ?? "https://github.com";
   const revision = variable(env, "GITHUB_SHA");
   const run = variable(env, "GITHUB_RUN_ID");
   return {
-    source: "paths",
+    source: PATHS_SOURCE,
     repository: `${server}/${repository}`,
     ...(revision && { revision }),
     ...(run && { run: `${server}/${repository}/actions/runs/${run}` }),
   };
+}
+
+/**
+ * From where outputs are published: the repository and branch of the run in GitHub Actions, else of the checkout;
+ * without one they count as bare paths. A pull request has a branch of the base repository to itself, `12/merge`:
+ * the one that it comes from may have the name of any other.
+ */
+export function outputsOrigin(
+  env: Environment,
+  checkout: Checkout | undefined,
+): ReturnType<typeof publishOrigin> & { branch?: string } {
+  const actions = publishOrigin(env);
+  if (actions.repository !== undefined) {
+    const ref = variable(env, "GITHUB_REF_NAME");
+    const branch = variable(env, "GITHUB_HEAD_REF") ?? ref;
+    return { ...actions, source: withBranch(actions.repository, ref), ...(branch && { branch }) };
+  }
+  if (checkout?.origin === undefined) return actions;
+  const { origin, branch, revision } = checkout;
+  return {
+    source: withBranch(origin, branch),
+    repository: origin,
+    ...(branch && { branch }),
+    ...(revision && { revision }),
+  };
+}
+
+function withBranch(repository: string, branch: string | undefined): string {
+  return branch === undefined ? repository : `${repository}#${branch}`;
 }

@@ -3,15 +3,28 @@
  * Made once by `main.ts` and handed to the command that runs.
  */
 import { cpus } from "node:os";
+import type { StepLog } from "./actions/step-log.ts";
 import { IndexDatabase } from "./cache/database.ts";
-import { credentialSources, type Environment, indexFile, retryPolicy, spoolDirectory } from "./config.ts";
+import {
+  credentialSources,
+  type Environment,
+  gitHubPackage,
+  indexFile,
+  retryPolicy,
+  spoolDirectory,
+} from "./config.ts";
 import type { Host } from "./host.ts";
+import { BlobCache } from "./oci/blob-cache.ts";
 import { findCredentials } from "./oci/credentials.ts";
+import { gitHubPackages } from "./oci/github-packages.ts";
+import { systemNetwork } from "./oci/network.ts";
 import { openStore } from "./oci/open.ts";
 import type { CacheReference } from "./oci/reference.ts";
 import { BRISK, PATIENT } from "./oci/retry.ts";
 import { Spool } from "./oci/spool.ts";
+import { readBlobRange } from "./protocol/blob-range.ts";
 import type { ProtocolContext } from "./protocol/context.ts";
+import { MemoryBudget } from "./serve/memory.ts";
 import type { Log } from "./terminal/log.ts";
 import { type Fetch, openUpstream, type Upstream } from "./upstream/client.ts";
 import { USER_AGENT } from "./version.ts";
@@ -20,6 +33,8 @@ export interface Context {
   readonly env: Environment;
   readonly host: Host;
   readonly log: Log;
+  /** Where GitHub Actions reads what we print; undefined elsewhere. */
+  readonly step?: StepLog | undefined;
   /** Fires on SIGINT and SIGTERM. */
   readonly signal: AbortSignal;
   /** Whether a person watches standard error. */
@@ -32,10 +47,15 @@ export interface Context {
   readStdin(): Promise<string>;
   /** The process ends with this code although nothing was thrown. */
   setExitCode(code: number): void;
+  /** From now on a first SIGINT or SIGTERM only fires `signal`: the command ends by itself, in its own time. */
+  stopsItself(): void;
 }
 
 /** Upstreams answer from a CDN: one that takes longer than this to begin holds up every build. */
 const UPSTREAM_TIMEOUT_MS = 5_000;
+
+/** A transfer that has begun may pause for longer: some caches compress while they send. */
+const UPSTREAM_STALL_MS = 30_000;
 
 /** Requests to the store that one step of the protocol has under way at once. */
 const CONCURRENCY = 8;
@@ -67,8 +87,16 @@ export interface OpenCache extends Disposable {
   readonly protocol: ProtocolContext;
 }
 
-/** @param access `read` is brisk, since a client waits; `write` sits out a registry's rate limits. */
-export function openCache(reference: CacheReference, access: "read" | "write", context: Context): OpenCache {
+/**
+ * @param access `read` is brisk, since a client waits; `write` sits out a registry's rate limits.
+ * @param narCache in front of the store, unless that is a folder of this machine already
+ */
+export function openCache(
+  reference: CacheReference,
+  access: "read" | "write",
+  context: Context,
+  narCache?: BlobCache,
+): OpenCache {
   const { env, host, signal, log } = context;
   const warned = new Set<string>();
   // Steps are repeated, and what they noticed once they notice again.
@@ -92,7 +120,7 @@ export function openCache(reference: CacheReference, access: "read" | "write", c
   const spool = new Spool(spoolDirectory(env));
   return {
     protocol: {
-      store,
+      store: narCache && reference.kind !== "layout" ? { ...store, ...narCache.over(store) } : store,
       database,
       spool,
       host,
@@ -107,7 +135,50 @@ export function openCache(reference: CacheReference, access: "read" | "write", c
   };
 }
 
+/** `protocol` for one who deletes: GitHub's registry does that by another API than the others. */
+export function deletingAt(
+  reference: CacheReference,
+  protocol: ProtocolContext,
+  { env, host, signal, log }: Context,
+): ProtocolContext {
+  const target = gitHubPackage(reference, env);
+  if (target === undefined || reference.kind === "layout") return protocol;
+  const packages = gitHubPackages(target, {
+    credentials: () => {
+      const sources = { ...credentialSources(env), warn: (message: string) => log.warn(message) };
+      return findCredentials(reference.host, sources, reference.repository);
+    },
+    policy: retryPolicy(PATIENT, env),
+    network: systemNetwork(host, signal),
+    userAgent: USER_AGENT,
+  });
+  return { ...protocol, store: { ...protocol.store, ...packages } };
+}
+
+/** The disk cache of what serve fetches, which it does over several connections. */
+export function openNarCache(
+  { directory, limit }: { directory: string; limit: number },
+  connections: number,
+  { host, log }: Context,
+): Promise<BlobCache> {
+  // Of its own: readers who wait for a download must not take what it needs to go on.
+  const memory = new MemoryBudget();
+  return BlobCache.open({
+    directory,
+    limit,
+    host,
+    warn: (message) => log.warn(message),
+    download: (store, digest, size, signal) =>
+      readBlobRange(store, { digest, size }, { offset: 0, length: size }, { signal, memory, connections }),
+  });
+}
+
 export function openUpstreams(urls: readonly string[]): Upstream[] {
-  const options = { fetch: fetch as Fetch, timeoutMs: UPSTREAM_TIMEOUT_MS, userAgent: USER_AGENT };
+  const options = {
+    fetch: fetch as Fetch,
+    timeoutMs: UPSTREAM_TIMEOUT_MS,
+    stallMs: UPSTREAM_STALL_MS,
+    userAgent: USER_AGENT,
+  };
   return urls.map((url) => openUpstream(url, options));
 }

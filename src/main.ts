@@ -2,17 +2,21 @@
  * The executable: finds the command, runs it, and turns whatever is thrown into one sentence, a hint and an
  * exit code.
  */
+import { randomUUID } from "node:crypto";
 import { type CommandDef, defineCommand, renderUsage, runCommand } from "citty";
+import { StepLog } from "./actions/step-log.ts";
+import { gc } from "./commands/gc.ts";
 import { keygen } from "./commands/keygen.ts";
 import { publish } from "./commands/publish.ts";
 import { serve } from "./commands/serve.ts";
 import { verify } from "./commands/verify.ts";
+import { isActions } from "./config.ts";
 import { type Context, realHost, threadCount } from "./context.ts";
 import { type ErrorCode, EXIT_CODES, messageOf, NixcacheError, systemCode } from "./errors.ts";
-import { createLog } from "./terminal/log.ts";
+import { createLog, createStepLog } from "./terminal/log.ts";
 import { COMMIT, VERSION } from "./version.ts";
 
-const commands: Record<string, CommandDef> = { serve, publish, verify, keygen };
+const commands: Record<string, CommandDef> = { serve, publish, verify, gc, keygen };
 
 const main = defineCommand({
   meta: {
@@ -25,10 +29,13 @@ const main = defineCommand({
 
 const env = process.env;
 const terminal = process.stderr.isTTY === true && env.TERM !== "dumb" && !env.CI;
-const log = createLog({ terminal, colors: terminal && !env.NO_COLOR });
+const writeLine = (line: string) => void process.stderr.write(`${line}\n`);
+const step = isActions(env) ? new StepLog(writeLine, randomUUID()) : undefined;
+const log = step ? createStepLog(step) : createLog({ terminal, colors: terminal && !env.NO_COLOR });
 const abort = new AbortController();
+let stopsItself = false;
 
-/** From the first signal to the end of the process, in milliseconds, however busy it is. */
+/** From the first signal to the end of the process, in milliseconds, unless the command stops by itself. */
 const STOP_WITHIN_MS = 2_000;
 
 for (const name of ["SIGINT", "SIGTERM"] as const) {
@@ -41,7 +48,7 @@ for (const name of ["SIGINT", "SIGTERM"] as const) {
       log.error(`stopped by ${name}`);
       process.exit(EXIT_CODES.interrupted);
     };
-    setTimeout(end, STOP_WITHIN_MS).unref();
+    if (!stopsItself) setTimeout(end, STOP_WITHIN_MS).unref();
   });
 }
 
@@ -56,6 +63,7 @@ const context: Context = {
   env,
   host: realHost,
   log,
+  step,
   signal: abort.signal,
   terminal,
   stdinIsPiped: process.stdin.isTTY !== true,
@@ -66,6 +74,9 @@ const context: Context = {
   readStdin: () => Bun.stdin.text(),
   setExitCode: (code) => {
     process.exitCode = code;
+  },
+  stopsItself: () => {
+    stopsItself = true;
   },
 };
 
@@ -116,7 +127,7 @@ function report(error: unknown, verbose: boolean): void {
     log.error(`a defect in nixcache: ${messageOf(error)}`);
     log.info("Run it again with --verbose and report what it prints.");
   }
-  if (verbose) process.stderr.write(`${Bun.inspect(error)}\n`);
+  if (verbose) (step ? (text: string) => step.text(text) : writeLine)(Bun.inspect(error));
   process.exitCode = error instanceof NixcacheError ? error.exitCode : EXIT_CODES.internal;
 }
 
@@ -126,3 +137,5 @@ try {
 } catch (error) {
   report(error, args.includes("--verbose"));
 }
+// All is done; what is left, such as a file system that hangs, must not keep a stopped process.
+if (stopsItself) setTimeout(() => process.exit(), STOP_WITHIN_MS).unref();

@@ -1,13 +1,36 @@
-import { cacheReferences, indexTtlMs, type ListenAddress, listenAddress, upstreamUrls } from "../config.ts";
-import { openCache, openUpstreams } from "../context.ts";
-import { messageOf, NixcacheError, systemCode } from "../errors.ts";
-import { type ServedCache, serveCache } from "../serve/cache.ts";
+import {
+  cacheReferences,
+  connectionCount,
+  graceMs,
+  indexTtlMs,
+  listenAddress,
+  logLevel,
+  narCache,
+  upstreamUrls,
+} from "../config.ts";
+import { openCache, openNarCache, openUpstreams } from "../context.ts";
+import { accessLine } from "../serve/access-log.ts";
+import { serveCache } from "../serve/cache.ts";
+import type { Exchange } from "../serve/exchange.ts";
+import { createGuard } from "../serve/guard.ts";
 import { createHandler } from "../serve/handler.ts";
 import { MemoryBudget } from "../serve/memory.ts";
+import { serverMetrics } from "../serve/metrics.ts";
+import { openPage } from "../serve/page/open.ts";
+import { serverStatus } from "../serve/status.ts";
+import { Traffic } from "../serve/traffic.ts";
+import { UpstreamNars } from "../serve/upstream-nars.ts";
 import { createUpstreams } from "../serve/upstreams.ts";
-import type { Upstream } from "../upstream/client.ts";
+import { createNotify } from "../system/notify.ts";
+import { createLineWriter, LOG_LEVELS, setLevel } from "../terminal/log.ts";
 import { VERSION } from "../version.ts";
 import { cacheArgs, command } from "./command.ts";
+import { listen, serverUrl } from "./listen.ts";
+import { untilStopped } from "./until-stopped.ts";
+import { openWriter, WRITABLE_ARGS } from "./writable.ts";
+
+/** Without uploads no request has a body that matters. With them each kind of upload has a bound of its own. */
+const MAX_BODY_BYTES = 64 * 1024;
 
 export const serve = command(
   { name: "serve", description: "Answer Nix on this machine from a cache, with upstream caches behind it" },
@@ -21,93 +44,108 @@ export const serve = command(
     port: { type: "string", valueHint: "PORT", description: "Port to listen on, 0 for any free one (37515)" },
     listen: { type: "string", valueHint: "ADDRESS", description: "Address to listen on (127.0.0.1)" },
     "index-ttl": { type: "string", valueHint: "SECONDS", description: "Refresh the index this often (300)" },
+    "nar-cache": { type: "string", valueHint: "DIR", description: "Keep on disk what clients have fetched" },
+    "nar-cache-size": { type: "string", valueHint: "SIZE", description: "Keep at most this much (20G)" },
+    connections: {
+      type: "string",
+      valueHint: "COUNT",
+      description: "Requests at once for one NAR, as storage hosts cap each connection (4)",
+    },
+    ...WRITABLE_ARGS,
+    "allow-host": {
+      type: "string",
+      valueHint: "NAME…",
+      description: "A name by which clients reach this server, such as a proxy's",
+    },
+    grace: { type: "string", valueHint: "TIME", description: "When stopped, let transfers go on (30s)" },
+    "log-level": {
+      type: "string",
+      valueHint: "LEVEL",
+      description: `One of ${LOG_LEVELS.join(", ")}, which is a line for each request (info)`,
+    },
   },
-  async (given, context) => {
-    const { env, log } = context;
+  async (given, stopping) => {
+    const { env, log, host } = stopping;
+    const level = logLevel(given.text("log-level"), env);
+    const grace = graceMs(given.text("grace"), env);
+    setLevel(log, level);
+    stopping.stopsItself();
+    // What is under way when the signal comes goes on until it is done, or cut.
+    const cut = new AbortController();
+    const context = { ...stopping, signal: cut.signal };
     const address = listenAddress({ listen: given.text("listen"), port: given.text("port") }, env);
     const ttlMs = indexTtlMs(given.text("index-ttl"), env);
+    const connections = connectionCount(given.text("connections"), env);
     const upstreams = openUpstreams(upstreamUrls(given.texts("upstream"), env));
+    const kept = narCache({ directory: given.text("nar-cache"), size: given.text("nar-cache-size") }, env);
+    await using nars = kept && (await openNarCache(kept, connections, context));
     using open = new DisposableStack();
-    const caches = cacheReferences(given.texts("cache"), env).map((reference) => {
-      const { protocol } = open.use(openCache(reference, "read", context));
+    const references = cacheReferences(given.texts("cache"), env);
+    const caches = references.map((reference) => {
+      const { protocol } = open.use(openCache(reference, "read", context, nars));
       return serveCache(protocol, (message) => log.warn(`the index could not be refreshed: ${message}`));
     });
     const onError = (message: string) => log.warn(message);
+    const passing = createUpstreams(upstreams, { host, onError });
+    open.defer(() => passing.close());
+    const guard = createGuard({ hostname: address.hostname, allowHosts: given.texts("allow-host") ?? [] });
+    await using writing = openWriter(
+      given,
+      { references, caches, upstreams: passing, guard, hostname: address.hostname },
+      context,
+    );
+    const traffic = new Traffic();
+    const clock = () => performance.now();
+    const underWay = () => server.pendingRequests;
+    const state = {
+      ...{ caches, upstreams: passing, traffic, underWay, ttlMs, now: host.now, startedAt: host.now() },
+      narCache: nars && (() => nars.status()),
+      writing: writing && (() => writing.status()),
+    };
+    const writeLine = createLineWriter(process.stderr);
+    const watch = (request: Request) => {
+      // Once the request is over nobody knows its address any more.
+      const client = server.requestIP(request)?.address;
+      return (exchange: Exchange) =>
+        writeLine(accessLine(request, exchange, client, clock() - exchange.startedMs));
+    };
+    const shown = { caches, upstreams: () => passing.status(), traffic, version: VERSION, host, onError };
+    const page = open.use(openPage(shown));
     const handler = createHandler({
       caches,
-      upstreams: createUpstreams(upstreams, onError),
+      guard,
+      page: page.answer,
+      writer: writing?.writer,
+      upstreams: passing,
+      upstreamNars: nars && new UpstreamNars(nars),
+      isOnDisk: nars && ((digest) => nars.holds(digest)),
       onError,
       memory: new MemoryBudget(),
-      underWay: () => server.pendingRequests,
-      status: () => status(caches, upstreams, ttlMs),
+      connections,
+      traffic,
+      clock,
+      watch: level === "access" ? watch : undefined,
+      underWay,
+      status: () => serverStatus(state),
+      metrics: () => serverMetrics(state),
     });
-    const server = listen(address, handler);
-    context.print(`listening on http://${urlHost(address.hostname)}:${server.port}`);
+    const server = listen(address, handler, writing === undefined ? MAX_BODY_BYTES : Number.MAX_SAFE_INTEGER);
+    const url = serverUrl(address, server);
+    context.print(`listening on ${url}`);
+    const running = Promise.all(caches.map((cache) => cache.keepFresh(ttlMs)));
     try {
-      await Promise.all(caches.map((cache) => cache.keepFresh(ttlMs)));
+      const code = await untilStopped({
+        ...{ server, running, signal: stopping.signal, graceMs: grace, host, log },
+        ready: Promise.all(caches.map((cache) => (cache.isLoaded() ? undefined : cache.tried))),
+        description: `serving ${caches.map(({ store }) => store.name).join(", ")} at ${url}`,
+        notify: createNotify(env),
+      });
+      if (code !== 0) context.setExitCode(code);
     } finally {
       await server.stop(true);
+      await writing?.close(AbortSignal.timeout(grace));
+      cut.abort();
+      await running.catch(() => {});
     }
   },
 );
-
-/** The fields of the first cache stand at the top, where users of one cache look for them. */
-function status(
-  caches: readonly ServedCache[],
-  upstreams: readonly Upstream[],
-  ttlMs: number,
-): Record<string, unknown> {
-  const each = caches.map((cache) => {
-    const refreshedAt = cache.refreshedAt();
-    return {
-      repo: cache.store.name,
-      index_loaded: cache.isLoaded(),
-      index_entries: cache.view.count(),
-      index_generations: cache.view.generations().length,
-      index_generated: refreshedAt === undefined ? null : new Date(refreshedAt).toISOString(),
-      index_error: cache.lastError() ?? null,
-    };
-  });
-  return {
-    version: VERSION,
-    upstream: upstreams.map(({ url }) => url),
-    index_ttl: ttlMs / 1000,
-    ...each[0],
-    caches: each,
-  };
-}
-
-function listen(
-  { hostname, port }: ListenAddress,
-  fetch: (request: Request) => Response | Promise<Response>,
-) {
-  try {
-    return Bun.serve({
-      hostname,
-      port,
-      // Bun's own idle time-out cuts clients that pause while they write to disk.
-      idleTimeout: 0,
-      // Else a second server on the port would be no error, and the kernel would deal requests out to both.
-      reusePort: false,
-      maxRequestBodySize: 64 * 1024,
-      development: false,
-      fetch,
-    });
-  } catch (cause) {
-    const taken = systemCode(cause) === "EADDRINUSE";
-    throw new NixcacheError(
-      "listen",
-      `cannot listen on ${hostname}:${port}: ${taken ? "the port is taken" : messageOf(cause)}`,
-      {
-        hint: taken
-          ? "Stop the other server, or choose another port with --port (0 takes any free one)."
-          : "Choose an address of this machine with --listen.",
-        cause,
-      },
-    );
-  }
-}
-
-function urlHost(hostname: string): string {
-  return hostname.includes(":") ? `[${hostname}]` : hostname;
-}

@@ -2,61 +2,100 @@
 import type { NarLocation } from "../cache/index-reader.ts";
 import { isBase32 } from "../nar/base32.ts";
 import { parseNarInfo } from "../nar/narinfo.ts";
+import type { ReadOptions } from "../protocol/blob-range.ts";
 import { type NarFileSource, narFileSize } from "../protocol/nar-file.ts";
+import type { Exchange } from "./exchange.ts";
 import type { MemoryBudget } from "./memory.ts";
 import { isBuffered, readNar, streamNar } from "./nar.ts";
-import { text } from "./respond.ts";
+import { contentRange, isNotModified, requestedRange } from "./range.ts";
+import { TEXT, text } from "./respond.ts";
 import type { Source } from "./source.ts";
-import type { Upstreams } from "./upstreams.ts";
 
 export interface NarContext {
   readonly onError: (message: string) => void;
   /** Number of requests that are not fully answered yet. */
   readonly underWay: () => number;
   readonly memory: MemoryBudget;
+  /** Requests for one NAR at once. */
+  readonly connections: number;
+  readonly exchange: Exchange;
 }
 
 const NAR_TYPE = "application/x-nix-nar";
+
+/** Headers of an upstream's answer that come back. */
+const PASSED = ["content-type", "content-length", "content-range", "accept-ranges", "etag", "last-modified"];
 
 export async function ownNar(
   file: string,
   located: NarLocation,
   store: Source["store"],
   request: Request,
-  { onError, underWay, memory }: NarContext,
+  {
+    onError,
+    underWay,
+    memory,
+    connections,
+    exchange,
+  }: Omit<NarContext, "memory"> & Pick<ReadOptions, "memory">,
 ): Promise<Response> {
   const source: NarFileSource = {
     parts: located.parts,
     fileHash: fileHash(located.narinfo, file),
   };
-  const length = narFileSize(source);
-  const headers = { "content-type": NAR_TYPE, "content-length": String(length) };
-  if (request.method === "HEAD") return new Response(null, { headers });
-  const { signal } = request;
-  if (isBuffered(length, underWay())) {
-    const bytes = await readNar(source, store, { signal });
-    return new Response(bytes as Uint8Array<ArrayBuffer>, { headers });
+  const size = narFileSize(source);
+  const etag = source.fileHash && `"${source.fileHash}"`;
+  const whole = { "content-type": NAR_TYPE, "accept-ranges": "bytes", ...(etag && { etag }) };
+  if (isNotModified(request.headers, etag)) return new Response(null, { status: 304, headers: whole });
+  if (request.method === "HEAD") {
+    return new Response(null, { headers: { ...whole, "content-length": String(size) } });
   }
-  return new Response(await streamNar(source, store, { signal, memory, onError }), { headers });
+  const range = requestedRange(request.headers, size, etag);
+  if (range === "unsatisfiable") {
+    const headers = { ...whole, ...TEXT, "content-range": contentRange(undefined, size) };
+    return new Response(`the NAR has ${size} bytes\n`, { status: 416, headers });
+  }
+  const length = range?.length ?? size;
+  const init = {
+    status: range ? 206 : 200,
+    headers: {
+      ...whole,
+      "content-length": String(length),
+      ...(range && { "content-range": contentRange(range, size) }),
+    },
+  };
+  const { signal } = request;
+  if (isBuffered(size, underWay())) {
+    const bytes = await readNar(source, store, { signal });
+    const { offset } = range ?? { offset: 0 };
+    return new Response(bytes.subarray(offset, offset + length) as Uint8Array<ArrayBuffer>, init);
+  }
+  if (isBuffered(length, underWay())) {
+    const bytes = await readNar(source, store, { signal, range });
+    return new Response(bytes as Uint8Array<ArrayBuffer>, init);
+  }
+  const stream = await streamNar(source, store, { signal, range, memory, connections, onError });
+  return new Response(exchange.stream(stream), init);
 }
 
-export async function upstreamNar(
-  path: string,
+/** @param found what upstreams say */
+export function upstreamNar(
+  found: Response | "absent" | "failed",
   request: Request,
-  { upstreams, isLoaded }: { upstreams: Upstreams; isLoaded: boolean },
-): Promise<Response> {
-  const method = request.method === "HEAD" ? "HEAD" : "GET";
-  const found = await upstreams.request(path, { method, signal: request.signal });
+  isLoaded: boolean,
+): Response {
   // Before an index was ever loaded nobody knows what our own cache has.
   if (found === "absent" && !isLoaded) {
     return text(request.method, 503, "the index of the cache has not been loaded yet\n");
   }
   if (found === "absent") return text(request.method, 404, "not found\n");
-  if (found === "failed") return text(request.method, 502, "the upstream cache cannot be reached\n");
-  const headers = new Headers({ "content-type": found.headers.get("content-type") ?? NAR_TYPE });
-  const length = found.headers.get("content-length");
-  if (length !== null) headers.set("content-length", length);
-  return new Response(found.body, { headers });
+  if (found === "failed") return text(request.method, 503, "the upstream cache cannot be reached\n");
+  const headers = new Headers({ "content-type": NAR_TYPE });
+  for (const name of PASSED) {
+    const value = found.headers.get(name);
+    if (value !== null) headers.set(name, value);
+  }
+  return new Response(found.body, { status: found.status, headers });
 }
 
 /** The FileHash: stated by the narinfo, and for an entry that has left the index by the file's own name. */

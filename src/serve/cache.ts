@@ -2,6 +2,7 @@
  * The cache that a server reads: its local index, kept up to date in the background.
  */
 import type { IndexReader } from "../cache/index-reader.ts";
+import { generationTime } from "../cache/tags.ts";
 import { messageOf, NixcacheError } from "../errors.ts";
 import type { Store } from "../oci/store.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
@@ -11,17 +12,36 @@ import type { Source } from "./source.ts";
 export interface ServedCache extends Source {
   readonly store: Store;
   readonly view: IndexReader;
+  /** The file of the local index. */
+  readonly indexFile: string;
   /** Whether an index was ever loaded, in this run or an earlier one. */
   isLoaded(): boolean;
   /** When the index was last known to be current, in milliseconds since 1970. */
   refreshedAt(): number | undefined;
   /** Why the last refresh failed; undefined when it did not. */
   lastError(): string | undefined;
+  /** What the index holds; computed once for each state of it, as counting a million entries takes time. */
+  summary(): IndexSummary;
+  /** Refreshes since the start. */
+  readonly refreshes: { readonly ok: number; readonly failed: number };
+  /** Resolves once a first refresh was tried, whatever became of it. */
+  readonly tried: Promise<void>;
   /**
    * Asks the registry now, tags and all. Calls at the same moment share one refresh that begins after the call.
    * @throws when the cache cannot be read; the view stays.
    */
   refresh(): Promise<void>;
+}
+
+export interface IndexSummary {
+  readonly entries: number;
+  readonly generations: number;
+  /** When the newest generation was published, in milliseconds since 1970. */
+  readonly generatedAt: number | undefined;
+  /** Of the index layers, compressed. */
+  readonly bytes: number;
+  /** Public keys of the publishers. */
+  readonly keys: readonly string[];
 }
 
 /** @param onError told about each refresh that fails, once for a run of the same failures. */
@@ -34,16 +54,23 @@ export function serveCache(
   let queued: Promise<void> | undefined;
   let queuedLists = false;
   let lastError: string | undefined;
+  const refreshes = { ok: 0, failed: 0 };
+  const tried = Promise.withResolvers<void>();
+  const summary = summaryOf(() => database.view);
 
   async function refreshNow(list: boolean): Promise<void> {
     try {
       await refresh(context, { list });
       lastError = undefined;
+      refreshes.ok++;
     } catch (error) {
+      refreshes.failed++;
       const message = messageOf(error);
       if (message !== lastError && !context.signal?.aborted) onError(message);
       lastError = message;
       throw error;
+    } finally {
+      tried.resolve();
     }
   }
 
@@ -63,12 +90,16 @@ export function serveCache(
 
   return {
     store: context.store,
+    indexFile: database.path,
     get view() {
       return database.view;
     },
     isLoaded: () => database.view.state().refreshedAt !== undefined,
     refreshedAt: () => database.view.state().refreshedAt,
     lastError: () => lastError,
+    summary,
+    refreshes,
+    tried: tried.promise,
     refresh: () => enqueue(true),
     async keepFresh(everyMs) {
       for (let first = true; !context.signal?.aborted; first = false) {
@@ -80,6 +111,28 @@ export function serveCache(
         await context.host.sleep(everyMs, context.signal).catch(() => {});
       }
     },
+  };
+}
+
+/** A layer never changes, so what is computed from layers holds for as long as they are the same. */
+function summaryOf(view: () => IndexReader): () => IndexSummary {
+  let kept: { of: string; summary: IndexSummary } | undefined;
+  return () => {
+    const layers = view().layers();
+    const of = layers.map(({ digest }) => digest).join();
+    if (kept?.of !== of) {
+      const generations = view().generations();
+      const newest = generations.at(-1)?.name;
+      const summary = {
+        entries: view().count(),
+        generations: generations.length,
+        generatedAt: newest === undefined ? undefined : generationTime(newest),
+        bytes: layers.reduce((sum, { size }) => sum + size, 0),
+        keys: [...new Set(generations.flatMap(({ record }) => record.keys))],
+      };
+      kept = { of, summary };
+    }
+    return kept.summary;
   };
 }
 

@@ -3,8 +3,11 @@
  * end cleanly (rule 5).
  */
 import { messageOf, NixcacheError } from "../errors.ts";
-import { type NarFileSource, type ReadOptions, readNarFile } from "../protocol/nar-file.ts";
+import { type NarFileSource, readNarFile } from "../protocol/nar-file.ts";
 import type { Source } from "./source.ts";
+
+/** As of `readNarFile`. */
+type ReadOptions = NonNullable<Parameters<typeof readNarFile>[2]>;
 
 /** NARs up to this many bytes are read whole, checked, and sent with their length. */
 export const BUFFERED_BYTES = 4 * 1024 * 1024;
@@ -20,7 +23,10 @@ export function isBuffered(size: number, underWay: number): boolean {
 /** How often a NAR that is read whole is fetched when its bytes are wrong: they may have been damaged on their way. */
 const FETCHES = 2;
 
-/** The whole NAR file, checked. @throws when a part is absent, cannot be read, or is wrong. */
+/**
+ * The NAR file or a range of it, checked as far as it can be.
+ * @throws when a part is absent, cannot be read, or is wrong
+ */
 export async function readNar(
   source: NarFileSource,
   store: Source["store"],
@@ -39,8 +45,8 @@ export async function readNar(
 }
 
 /**
- * The NAR file as a stream that holds back for a slow client. It errors, which breaks the transfer, when
- * anything is wrong. Starts reading at once: resolves when the first bytes are there, rejects when there are none.
+ * The NAR file, or a range of it, as a stream that holds back for a slow client. It errors, which breaks the transfer,
+ * when anything is wrong. Starts reading at once: resolves when the first bytes are there, rejects when there are none.
  * @param options.onError told why a transfer was broken off, when it was not the client who did
  */
 export async function streamNar(

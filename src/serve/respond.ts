@@ -9,8 +9,7 @@ export function text(
   body: string,
   headers: Record<string, string> = TEXT,
 ): Response {
-  if (method !== "HEAD") return new Response(body, { status, headers });
-  return new Response(null, {
+  return new Response(method === "HEAD" ? null : body, {
     status,
     headers: { ...headers, "content-length": String(Buffer.byteLength(body)) },
   });

@@ -1,8 +1,10 @@
 /**
  * A source: where answers of our own come from. A cache is one, by its local index.
  */
+import type { Attachment } from "../cache/attachment.ts";
 import type { NarLocation } from "../cache/index-reader.ts";
-import type { BlobReader } from "../protocol/nar-file.ts";
+import type { Part } from "../cache/part.ts";
+import type { BlobReader } from "../protocol/blob-range.ts";
 
 export interface Source {
   readonly store: BlobReader;
@@ -14,4 +16,8 @@ export interface SourceView {
   narinfo(storeHash: string): string | undefined;
   /** Where a NAR's bytes are, by the last component of its URL. */
   nar(file: string): NarLocation | undefined;
+  /** Where the listing of a store hash is, compressed with zstd. */
+  listing(storeHash: string): Part | undefined;
+  /** A file beside the narinfos, by its path. */
+  attached(path: string): Attachment | undefined;
 }

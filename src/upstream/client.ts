@@ -7,19 +7,27 @@
 import { messageOf, NixcacheError, preview, withoutUser } from "../errors.ts";
 import { parseNarInfo } from "../nar/narinfo.ts";
 import { storeHashOf } from "../nar/store-path.ts";
+import { encodingOf, readText, watched } from "./body.ts";
+import { UpstreamFailure } from "./failure.ts";
 
 export interface Upstream {
-  /** Without a trailing slash. */
+  /** Without a trailing slash, user and password. */
   readonly url: string;
   /**
    * The text of a narinfo; undefined when the upstream says that it has none.
+   * @param headers sent with the request
    * @throws `unreachable`, also for an answer that is no narinfo of that path: a page to sign in at must neither
    * reach a client, which it would stop, nor count as having the path.
    */
-  narinfo(storeHash: string, signal?: AbortSignal): Promise<string | undefined>;
+  narinfo(
+    storeHash: string,
+    signal?: AbortSignal,
+    headers?: Readonly<Record<string, string>>,
+  ): Promise<string | undefined>;
   /**
-   * A GET or HEAD of any path of the upstream, such as `nar/….nar.xz`; undefined when it is absent. The body
-   * streams as it is. @throws `unreachable`
+   * A GET or HEAD of any path of the upstream, such as `nar/….nar.xz`; undefined when it is absent. The status is
+   * 200, or for a request with a Range also 206 or 416. The body streams as it is, and errors when it breaks off or
+   * stalls. @throws `unreachable`
    */
   request(path: string, init: UpstreamRequest): Promise<Response | undefined>;
 }
@@ -27,6 +35,11 @@ export interface Upstream {
 export interface UpstreamRequest {
   readonly method: "GET" | "HEAD";
   readonly signal?: AbortSignal | undefined;
+  readonly headers?: Readonly<Record<string, string>>;
+  /** Whether the answer may have a Content-Encoding. Nix undoes none on a NAR. */
+  readonly encoded?: boolean;
+  /** Told when the upstream breaks the body off, or stalls. */
+  readonly onBroken?: ((failure: UpstreamFailure) => void) | undefined;
 }
 
 export type Fetch = (url: string, init: RequestInit & { decompress?: boolean }) => Promise<Response>;
@@ -35,6 +48,8 @@ export interface UpstreamOptions {
   readonly fetch: Fetch;
   /** From the request to the head of the answer, and to the last byte of a narinfo, in milliseconds. */
   readonly timeoutMs: number;
+  /** From one byte of a body to the next, in milliseconds. */
+  readonly stallMs: number;
   readonly userAgent: string;
 }
 
@@ -43,59 +58,66 @@ const ABSENT = new Set([401, 403, 404, 407, 410]);
 /** A narinfo is a few KiB; more than this is something else. */
 const MAX_NARINFO_BYTES = 1024 * 1024;
 
-/**
- * Some caches keep their narinfos compressed. Unpacked here and not by fetch, which unpacks zstd without holding
- * back: 19 KB made 400 MiB.
- */
-const ENCODINGS: Readonly<Record<string, string>> = {
-  gzip: "gzip",
-  "x-gzip": "gzip",
-  deflate: "deflate",
-  br: "brotli",
-  zstd: "zstd",
-};
-
 /** @throws `usage` when `url` is no http or https URL. */
 export function openUpstream(url: string, options: UpstreamOptions): Upstream {
   const { base, authorization } = parseUpstreamUrl(url);
-  const { fetch, timeoutMs, userAgent } = options;
+  const { fetch, timeoutMs, stallMs, userAgent } = options;
 
   async function ask(path: string, init: UpstreamRequest): Promise<Response | undefined> {
-    const target = `${base}/${path}`;
+    const what = `${init.method} ${base}/${path}`;
     const timeout = new AbortController();
     const timer = setTimeout(() => timeout.abort(new Error(`no answer in ${timeoutMs} ms`)), timeoutMs);
     let response: Response;
     try {
-      response = await fetch(target, {
+      response = await fetch(`${base}/${path}`, {
         method: init.method,
         signal: init.signal ? AbortSignal.any([init.signal, timeout.signal]) : timeout.signal,
         decompress: false,
-        headers: { "user-agent": userAgent, "accept-encoding": "identity", ...authorization },
+        // Authorization comes last, and fetch itself drops it when a redirect leads to another origin.
+        headers: {
+          "user-agent": userAgent,
+          "accept-encoding": "identity",
+          ...init.headers,
+          ...authorization,
+        },
       });
     } catch (cause) {
-      throw new NixcacheError("unreachable", `${init.method} ${target}: ${messageOf(cause)}`, { cause });
+      const timedOut = timeout.signal.aborted;
+      throw new UpstreamFailure(`${what}: ${messageOf(timedOut ? timeout.signal.reason : cause)}`, {
+        timedOut,
+        cause,
+      });
     } finally {
       clearTimeout(timer);
     }
-    if (response.ok) return response;
+    const { status, headers } = response;
+    const ranged = init.headers?.range !== undefined;
+    if (status === 200 || (ranged && (status === 206 || status === 416))) return response;
     await response.body?.cancel();
-    if (ABSENT.has(response.status)) return undefined;
-    throw new NixcacheError("unreachable", `${init.method} ${target}: got status ${response.status}`);
+    if (ABSENT.has(status)) return undefined;
+    const retryAfter = headers.get("retry-after");
+    throw new UpstreamFailure(`${what}: got status ${status}`, { status, retryAfter });
   }
 
   return {
     url: base,
     async request(path, init) {
       const response = await ask(path, init);
-      const encoding = response && encodingOf(response);
-      if (encoding === undefined) return response;
-      await response?.body?.cancel();
-      throw new NixcacheError(
-        "unreachable",
-        `${init.method} ${base}/${path}: got content encoding ${preview(encoding)}, expected none`,
-      );
+      if (response === undefined) return undefined;
+      const { status, headers, body } = response;
+      const what = `${init.method} ${base}/${path}`;
+      const encoding = encodingOf(response);
+      if (encoding !== undefined && !init.encoded) {
+        await body?.cancel();
+        const message = `${what}: got content encoding ${preview(encoding)}, expected none`;
+        throw new UpstreamFailure(message, { status });
+      }
+      if (body === null || init.method === "HEAD") return response;
+      const length = lengthOf(headers);
+      const { signal, onBroken } = init;
+      return new Response(watched(body, { what, stallMs, length, signal, onBroken }), { status, headers });
     },
-    async narinfo(storeHash, signal) {
+    async narinfo(storeHash, signal, headers = {}) {
       const target = `${base}/${storeHash}.narinfo`;
       const late = new AbortController();
       const timer = setTimeout(() => late.abort(new Error(`no narinfo in ${timeoutMs} ms`)), timeoutMs);
@@ -103,16 +125,20 @@ export function openUpstream(url: string, options: UpstreamOptions): Upstream {
         const response = await ask(`${storeHash}.narinfo`, {
           method: "GET",
           signal: signal ? AbortSignal.any([signal, late.signal]) : late.signal,
+          headers,
         });
         if (response === undefined) return undefined;
-        const text = await readText(response);
+        const text = await readText(response, MAX_NARINFO_BYTES);
         const { storePath } = parseNarInfo(text, target);
         if (storeHashOf(storePath) !== storeHash) throw new Error(`got the narinfo of ${storePath}`);
         return text;
       } catch (cause) {
-        if (cause instanceof NixcacheError && cause.code === "unreachable") throw cause;
-        const why = late.signal.aborted ? late.signal.reason : cause;
-        throw new NixcacheError("unreachable", `GET ${target}: got no narinfo: ${messageOf(why)}`, { cause });
+        if (cause instanceof UpstreamFailure) throw cause;
+        const timedOut = late.signal.aborted;
+        // What came whole but is wrong says nothing against the connection.
+        const status = cause instanceof NixcacheError ? 200 : undefined;
+        const message = `GET ${target}: got no narinfo: ${messageOf(timedOut ? late.signal.reason : cause)}`;
+        throw new UpstreamFailure(message, { status, timedOut, cause });
       } finally {
         clearTimeout(timer);
       }
@@ -120,35 +146,10 @@ export function openUpstream(url: string, options: UpstreamOptions): Upstream {
   };
 }
 
-/** Undefined when the body is as it is. */
-function encodingOf(response: Response): string | undefined {
-  const encoding = response.headers.get("content-encoding")?.trim().toLowerCase() ?? "";
-  return encoding === "" || encoding === "identity" ? undefined : encoding;
-}
-
-/** The body of a narinfo, unpacked, of at most MAX_NARINFO_BYTES whatever its header says. */
-async function readText(response: Response): Promise<string> {
-  const encoding = encodingOf(response);
-  const format =
-    encoding === undefined ? undefined : Object.hasOwn(ENCODINGS, encoding) ? ENCODINGS[encoding] : undefined;
-  if (encoding !== undefined && format === undefined) {
-    await response.body?.cancel();
-    throw new Error(`unknown content encoding ${preview(encoding)}`);
-  }
-  let body: ReadableStream<Uint8Array> | null = response.body;
-  if (body !== null && format !== undefined) {
-    const unpack = new DecompressionStream(format as Bun.CompressionFormat);
-    body = body.pipeThrough(unpack as ReadableWritablePair<Uint8Array, Uint8Array>);
-  }
-  const chunks: Uint8Array[] = [];
-  let size = 0;
-  // Leaving the loop cancels the body.
-  for await (const chunk of body ?? []) {
-    size += chunk.length;
-    if (size > MAX_NARINFO_BYTES) throw new Error(`more than ${MAX_NARINFO_BYTES} bytes`);
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks).toString();
+/** The Content-Length, where there is one that can be counted. */
+function lengthOf(headers: Headers): number | undefined {
+  const length = headers.get("content-length") ?? "";
+  return /^\d{1,15}$/.test(length) ? Number(length) : undefined;
 }
 
 /** User and password of the URL go into a header: the URL itself stands in messages and in the status. */

@@ -131,7 +131,8 @@ describeWith(["nix", "registry"], "serve with something broken behind it", () =>
     for (const [digest] of parts) {
       const file = registryBlob(registry.folder, digest);
       const good = await Bun.file(file).bytes();
-      await flip(file, (size) => size - 1);
+      // At the end of the last one stands the listing.
+      await flip(file, (size) => size >> 1);
       expect([digest, await endsCleanly(server, url)]).toEqual([digest, false]);
       await Bun.write(file, good);
     }
@@ -154,7 +155,9 @@ describeWith(["nix", "registry"], "serve with something broken behind it", () =>
     const bytes = await (await server.get(url)).bytes();
     for (const name of await readdir(join(cache, "blobs", "sha256"))) {
       const file = layoutBlob(cache, name);
-      if (Buffer.from(await Bun.file(file).bytes()).equals(bytes)) await flip(file, (size) => size >> 1);
+      // Its listing stands behind it.
+      const start = Buffer.from(await Bun.file(file).bytes()).subarray(0, bytes.length);
+      if (start.equals(bytes)) await flip(file, () => bytes.length >> 1);
     }
     expect((await server.get(url)).status).toBe(502);
     for (const name of await narBlobs(cache)) await Bun.file(layoutBlob(cache, name)).delete();
@@ -169,7 +172,10 @@ describeWith(["nix", "registry"], "serve with something broken behind it", () =>
         port: 0,
         hostname: "127.0.0.1",
         socket: {
-          data(socket) {
+          data(socket, request) {
+            // What serve asks in the background shall not show that it is broken.
+            if (!request.includes("/nar/"))
+              return void socket.end("HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n");
             // 100 bytes of 200,000, or of a chunk that is to have as many.
             const chunk = header.startsWith("T") ? "30d40\r\n" : "";
             socket.end(`HTTP/1.1 200 OK\r\n${header}\r\n\r\n${chunk}${"x".repeat(100)}`);

@@ -165,12 +165,20 @@ describeWith(["nix", "registry"], "wrong bytes", () => {
     });
   });
 
-  describe("of a NAR", () => {
+  describe.each([1, 4])("of a NAR, over %i connections", (connections) => {
     let server: CliServer;
 
     beforeAll(async () => {
       const env = { ...IMPATIENT, NIXCACHE_RETRY_ATTEMPTS: "4", NIXCACHE_INDEX_DIR: cli.path("index-nar") };
-      server = await cli.serve(["--cache", `${proxy.host}/${NAME}`, "--upstream", ""], { env });
+      const args = [
+        "--cache",
+        `${proxy.host}/${NAME}`,
+        "--upstream",
+        "",
+        "--connections",
+        String(connections),
+      ];
+      server = await cli.serve(args, { env });
       expect((await server.get("/_refresh", { method: "POST" })).status).toBe(200);
     });
     afterAll(async () => {
@@ -195,6 +203,9 @@ describeWith(["nix", "registry"], "wrong bytes", () => {
         origin === "storage" && method === "GET" && left-- > 0 ? fault : undefined;
     };
     const fromStorage = (): LoggedRequest[] => proxy.log.filter(({ origin }) => origin === "storage");
+    const firstOf = ({ range }: LoggedRequest): number => Number(/^bytes=(\d+)-/.exec(range ?? "")?.[1] ?? 0);
+    const endOf = ({ range }: LoggedRequest, size: number): number =>
+      Number(/-(\d+)$/.exec(range ?? "")?.[1] ?? size - 1) + 1;
 
     describe.each(["streamed", "buffered"])("that is %s", (kind) => {
       const path = () => (kind === "streamed" ? streamed : buffered);
@@ -214,10 +225,11 @@ describeWith(["nix", "registry"], "wrong bytes", () => {
             if (fault.kind === "stall" && i > 0) continue;
             meet(fault);
             await isRight(await server.get(url), path());
-            const requests = fromStorage();
-            const resumed = Number(/^bytes=(\d+)-/.exec(requests[1]?.range ?? "bytes=0-")?.[1]);
+            const [broken, ...others] = fromStorage() as [LoggedRequest, ...LoggedRequest[]];
+            const again = others.find((other) => endOf(other, size) === endOf(broken, size));
+            const resumed = again === undefined ? Number.NaN : firstOf(again);
             // All that had not arrived comes in further requests, one or more, and nothing else does.
-            const further = requests.slice(1).reduce((sum, { sent }) => sum + sent, 0);
+            const further = others.reduce((sum, { sent }) => sum + sent, 0);
             expect({ fault, further }).toEqual({ fault, further: size - resumed });
             // A connection that breaks takes along what was still in buffers; nothing else is fetched twice.
             if (fault.kind === "stall" || (fault.kind === "truncate" && fault.clean))
@@ -229,11 +241,26 @@ describeWith(["nix", "registry"], "wrong bytes", () => {
 
       test("meets a link that has expired: the registry gives another", async () => {
         const { url } = await urlOf(path());
+        await isRight(await server.get(url), path());
         meet({ kind: "link-expired" });
         await isRight(await server.get(url), path());
         const [first, ...others] = fromStorage().map(({ status }) => status);
         expect([first, others.every((status) => status < 300)]).toEqual([403, true]);
-        expect(proxy.count("GET", /\/blobs\//)).toBe(1 + others.length);
+        expect(proxy.count("GET", /\/blobs\//)).toBe(1);
+      });
+
+      test("is answered with other bytes than asked for: never a wrong NAR that ends cleanly", async () => {
+        const { url, size } = await urlOf(path());
+        meet({ kind: "range-ignored" }, 3);
+        await isRight(await server.get(url), path());
+        meet({ kind: "range-shifted", by: 1 }, Number.POSITIVE_INFINITY);
+        const read = async () => {
+          const answer = await server.get(url);
+          return [answer.status, (await answer.bytes()).length];
+        };
+        expect(await read().catch(() => "broken")).not.toEqual([200, size]);
+        proxy.plan = noFaults;
+        await isRight(await server.get(url), path());
       });
 
       test("cannot be had: the transfer breaks, and never ends cleanly", async () => {
@@ -265,6 +292,46 @@ describeWith(["nix", "registry"], "wrong bytes", () => {
         proxy.plan = noFaults;
         await isRight(await server.get(url), path());
       }, 60_000);
+    });
+
+    test("whose link expires in the middle: the registry gives another, once for each request under way", async () => {
+      const { url } = await urlOf(streamed);
+      proxy.log.length = 0;
+      let seen = 0;
+      proxy.plan = ({ origin }) => {
+        if (origin === "storage" && ++seen === 5) proxy.expireLinks();
+        return undefined;
+      };
+      await isRight(await server.get(url), streamed);
+      expect(fromStorage().filter(({ status }) => status === 403).length).toBeGreaterThan(0);
+      // One at first, unless an earlier NAR has left a link.
+      expect(proxy.count("GET", /\/blobs\//)).toBeLessThanOrEqual(1 + connections);
+    });
+
+    test("of which every window breaks somewhere is put together right", async () => {
+      const random = choices(`every window ${connections}`);
+      const { url } = await urlOf(streamed);
+      proxy.log.length = 0;
+      const met = new Set<string>();
+      proxy.plan = ({ origin, range }) => {
+        const end = /-(\d+)$/.exec(range ?? "")?.[1] ?? "";
+        if (origin !== "storage" || met.has(end)) return undefined;
+        met.add(end);
+        const after = random.below(MIB);
+        // It costs its time-out: once is enough.
+        if (met.size === 3) return { kind: "stall", after };
+        const kinds: Fault[] = [
+          { kind: "reset" },
+          { kind: "reset-answer", after },
+          { kind: "truncate", after, clean: true },
+          { kind: "truncate", after, clean: false },
+          { kind: "answer", name: "unavailable" },
+          { kind: "link-expired" },
+        ];
+        return kinds[random.below(kinds.length)];
+      };
+      await isRight(await server.get(url), streamed);
+      expect(met.size).toBeGreaterThan(3);
     });
 
     test("flipped once, and read whole before it is sent: fetched again", async () => {

@@ -27,7 +27,7 @@ async function liar(answer: Answer): Promise<Liar> {
   return cleanup.add(await openLiar(answer));
 }
 
-const OPTIONS = { fetch: fetch as Fetch, timeoutMs: 5000, userAgent: "test" };
+const OPTIONS = { fetch: fetch as Fetch, timeoutMs: 5000, stallMs: 5000, userAgent: "test" };
 
 const upstream = ({ host }: Liar, timeoutMs = 5000) =>
   openUpstream(`http://${host}`, { ...OPTIONS, timeoutMs });

@@ -50,6 +50,8 @@ export interface CliServer {
   get(path: string, init?: RequestInit): Promise<Response>;
   /** Ends it with SIGTERM and waits for that. @returns its exit code */
   stop(): Promise<number>;
+  /** Its exit code once it has ended, and its log is complete. */
+  readonly exited: Promise<number>;
 }
 
 export interface Cli {
@@ -165,12 +167,13 @@ async function started(child: Child, memory: () => number): Promise<CliServer> {
     child.exited,
   ]);
   void ended.finally(() => listening.resolve(undefined));
+  const exited = ended.then(() => child.exitCode ?? 128 + 9);
   const stop = async () => {
     child.kill("SIGTERM");
     const force = setTimeout(() => child.kill("SIGKILL"), 20_000);
     await ended;
     clearTimeout(force);
-    return child.exitCode ?? 128 + 9;
+    return exited;
   };
   const url = await listening.promise;
   if (url === undefined) throw new Error(`serve ended with status ${await stop()}\n${output}${log}`);
@@ -181,6 +184,7 @@ async function started(child: Child, memory: () => number): Promise<CliServer> {
     peakRss: memory,
     get: (path, init) => fetch(url + path, init),
     stop,
+    exited,
   };
 }
 

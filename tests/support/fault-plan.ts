@@ -27,7 +27,11 @@ export type Fault =
   /** The answer's body ends after so many bytes: early by its length, or (`clean`) without one. */
   | { readonly kind: "truncate"; readonly after: number; readonly clean: boolean }
   /** One bit of the answer's body is another. */
-  | { readonly kind: "flip"; readonly at: number };
+  | { readonly kind: "flip"; readonly at: number }
+  /** The Range counts for nothing: 200 and the whole. */
+  | { readonly kind: "range-ignored" }
+  /** 206 with so many bytes further on than were asked for. */
+  | { readonly kind: "range-shifted"; readonly by: number };
 
 export type FaultKind = Exclude<Fault["kind"], "answer"> | AnswerName;
 
@@ -165,8 +169,11 @@ function faultOf(kind: FaultKind, request: PlannedRequest, position: number, coi
       return { kind, after: place, clean: coin < 0.5 && HAS_DIGEST.test(request.path) };
     case "flip":
       return { kind, at: place };
+    case "range-shifted":
+      return { kind, by: place };
     case "token-expired":
     case "link-expired":
+    case "range-ignored":
     case "reset":
     case "answer-lost":
     case "silence":

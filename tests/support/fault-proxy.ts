@@ -22,6 +22,8 @@ export interface FaultProxyOptions {
   readonly tokens?: TokenOptions;
   /** Blobs are fetched from another origin, by signed links. Default: no. */
   readonly redirects?: boolean;
+  /** Blobs are fetched from this host instead: the address of one, by its digest. */
+  readonly storage?: (digest: string) => string;
   /** New tags are missing from the next so many lists. Default: 0. */
   readonly lateTags?: number;
   /** New tags are 404 for the next so many requests by their exact name. Default: 0. */
@@ -111,7 +113,7 @@ export async function startFaultProxy(options: FaultProxyOptions): Promise<Fault
       const body = await wire.body();
       request.received = body.length;
       if ((await proxy.before(request)) === "drop") return answer.reset();
-      const outcome = interrupted(request, fault) ?? (await act(request, wire.headers, body));
+      const outcome = interrupted(request, fault) ?? (await act(request, asked(wire.headers, fault), body));
       if (outcome === "reset") return answer.reset();
       if (outcome === "silence") return answer.closed;
       request.status = outcome.status;
@@ -173,6 +175,9 @@ export async function startFaultProxy(options: FaultProxyOptions): Promise<Fault
     }
     if (method === "DELETE" && options.refusesDeletion) return refusal("unsupported");
     const blob = BLOB.exec(path);
+    if (options.storage !== undefined && method === "GET" && blob !== null) {
+      return emptyAnswer(307, { location: options.storage(blob[2] ?? "") });
+    }
     if (options.redirects && method === "GET" && blob !== null) {
       // A blob that is not there is the registry's to say.
       const found = await pass({ ...request, method: "HEAD" }, path, new Headers(), Buffer.alloc(0));
@@ -253,6 +258,20 @@ function seen(log: LoggedRequest[], origin: "registry" | "storage", wire: WireRe
   };
   log.push(request);
   return request;
+}
+
+/** What the registry is asked for in the place of what was asked. */
+function asked(headers: Headers, fault: Fault | undefined): Headers {
+  const range = headers.get("range");
+  if (range === null || (fault?.kind !== "range-ignored" && fault?.kind !== "range-shifted")) return headers;
+  const changed = new Headers(headers);
+  if (fault.kind === "range-ignored") changed.delete("range");
+  else
+    changed.set(
+      "range",
+      range.replace(/\d+/g, (place) => String(Number(place) + fault.by)),
+    );
+  return changed;
 }
 
 /** What a request is about, the same for every try of it. */

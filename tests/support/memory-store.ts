@@ -111,3 +111,14 @@ export class MemoryStore implements Store {
     return [...this.tags.keys()].filter((tag) => tag.startsWith(prefix)).sort();
   }
 }
+
+/** A store with some methods of its own; those of a class would not survive being spread. */
+export function withMethods(store: MemoryStore, methods: Partial<Store>): Store {
+  return new Proxy<Store>(store, {
+    get(target, name) {
+      if (Object.hasOwn(methods, name)) return Reflect.get(methods, name);
+      const value: unknown = Reflect.get(target, name, target);
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
+}

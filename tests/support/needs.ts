@@ -1,12 +1,16 @@
 /** Tests that need programs of other people. */
 import { describe } from "bun:test";
+import { hasChromium } from "./chromium.ts";
 import { type Lease, lease } from "./lease.ts";
+import { hasNginx } from "./nginx.ts";
 import { hasNix, type TestNix, withNix } from "./nix.ts";
 import { hasRegistry } from "./registry.ts";
 
 const PARTS = {
   nix: hasNix,
   registry: hasRegistry,
+  chromium: hasChromium,
+  nginx: hasNginx,
   skopeo: () => Bun.which("skopeo") !== null,
 } as const;
 

@@ -161,7 +161,7 @@ function configuration(folder: string, port: number, { deletion = true, user }: 
 }
 
 /** Free now; somebody may take it before it is used, so whoever asks tries again. */
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);

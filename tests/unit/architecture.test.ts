@@ -15,7 +15,7 @@ const AREAS: readonly Area[] = [
   {
     name: "cache adapters",
     layer: 1,
-    files: ["cache/database.ts", "cache/index-reader.ts", "cache/index-update.ts"],
+    files: ["cache/{catalog,database,index-reader,index-update}.ts"],
     mayImport: ["base", "nar", "oci", "cache"],
   },
   {
@@ -27,6 +27,8 @@ const AREAS: readonly Area[] = [
   },
   { name: "oci adapters", layer: 1, files: ["oci/*.ts"], mayImport: ["base", "oci"] },
   { name: "nix", layer: 1, files: ["nix/*.ts"], mayImport: ["base", "nar"] },
+  { name: "system", layer: 1, files: ["system/*.ts"], mayImport: ["base"] },
+  { name: "actions", layer: 1, files: ["actions/*.ts"], mayImport: ["base"] },
   { name: "upstream", layer: 1, files: ["upstream/*.ts"], mayImport: ["base", "nar"] },
 
   { name: "base", layer: 0, files: ["{errors,host,version,concurrency,zstd}.ts"], mayImport: [] },
@@ -34,8 +36,29 @@ const AREAS: readonly Area[] = [
   { name: "cache", layer: 0, files: ["cache/*.ts"], mayImport: ["base", "nar", "oci"] },
 
   { name: "protocol", layer: 2, files: ["protocol/*.ts"], mayImport: [...PURE, ...ADAPTERS] },
+  { name: "build", layer: 2, files: ["build/*.ts"], mayImport: ["base", "nar", "nix"] },
   { name: "publish", layer: 2, files: ["publish/*.ts"], mayImport: [...PURE, ...ADAPTERS, "protocol"] },
-  { name: "serve", layer: 2, files: ["serve/*.ts"], mayImport: [...PURE, ...ADAPTERS, "protocol"] },
+  {
+    name: "watch",
+    layer: 2,
+    files: ["watch/*.ts"],
+    mayImport: ["base", "nar", "nix", "upstream", "publish"],
+  },
+  // What runs in the browser knows nothing of the server; the server knows the types of what it asks for.
+  { name: "browser", layer: 2, files: ["serve/page/client/*.ts"], mayImport: [] },
+  {
+    name: "serve",
+    layer: 2,
+    files: ["serve/**/*.ts"],
+    mayImport: [...PURE, ...ADAPTERS, "protocol", "browser"],
+  },
+  {
+    // Receiving is a part of the server that the server does not know: it hands over by serve/writer.ts.
+    name: "receive",
+    layer: 2,
+    files: ["receive/*.ts"],
+    mayImport: [...PURE, ...ADAPTERS, "protocol", "serve"],
+  },
   { name: "verify", layer: 2, files: ["verify/*.ts"], mayImport: [...PURE, ...ADAPTERS, "protocol"] },
   { name: "gc", layer: 2, files: ["gc/*.ts"], mayImport: [...PURE, ...ADAPTERS, "protocol"] },
 
@@ -43,13 +66,27 @@ const AREAS: readonly Area[] = [
     name: "terminal",
     layer: 3,
     files: ["terminal/*.ts"],
-    mayImport: [...PURE, ...ADAPTERS, "protocol", "publish", "serve", "verify", "gc"],
+    mayImport: [...PURE, ...ADAPTERS, "actions", "protocol", "build", "publish", "serve", "verify", "gc"],
   },
   {
     name: "command line",
     layer: 3,
     files: ["{main,config,context}.ts", "commands/**/*.ts"],
-    mayImport: [...PURE, ...ADAPTERS, "protocol", "publish", "serve", "verify", "gc", "terminal"],
+    mayImport: [
+      ...PURE,
+      ...ADAPTERS,
+      "system",
+      "actions",
+      "protocol",
+      "build",
+      "publish",
+      "watch",
+      "serve",
+      "receive",
+      "verify",
+      "gc",
+      "terminal",
+    ],
   },
 ];
 

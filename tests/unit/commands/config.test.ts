@@ -4,13 +4,18 @@ import {
   byteSize,
   cacheReference,
   credentialSources,
+  gcPolicy,
+  gitHubPackage,
   indexFile,
   indexTtlMs,
+  journalDirectory,
   listenAddress,
+  narCache,
   publishOrigin,
   retryPolicy,
   signingKeySource,
   upstreamUrls,
+  writeToken,
 } from "../../../src/config.ts";
 import { formatReference } from "../../../src/oci/reference.ts";
 import { BRISK, PATIENT } from "../../../src/oci/retry.ts";
@@ -45,6 +50,23 @@ test("two folders of the same relative name are two caches", () => {
   const one = indexFile({ kind: "layout", path: "./cache" }, HOME);
   expect(one).toBe(indexFile({ kind: "layout", path: join(process.cwd(), "cache") }, HOME));
   expect(one).not.toBe(indexFile({ kind: "layout", path: "/elsewhere/cache" }, HOME));
+});
+
+test("each cache has a journal of its own, among what is state and not cache", () => {
+  const one = cacheReference("/a", HOME);
+  expect(journalDirectory(one, HOME)).not.toBe(journalDirectory(cacheReference("/b", HOME), HOME));
+  const folder = (env: Record<string, string>) =>
+    journalDirectory(one, { ...HOME, ...env }).replace(/\/[^/]+$/, "");
+  expect(folder({})).toBe("/home/u/.local/state/nixcache");
+  expect(folder({ XDG_STATE_HOME: "/s", NIXCACHE_INDEX_DIR: "/i" })).toBe("/s/nixcache");
+  expect(folder({ XDG_STATE_HOME: "/s", STATE_DIRECTORY: "/var/lib/a:/var/lib/b" })).toBe("/var/lib/a");
+  expect(folder({ STATE_DIRECTORY: "/var/lib/a", NIXCACHE_JOURNAL_DIR: "/j" })).toBe("/j");
+});
+
+test("the token for writing: the flag's file, else the variable", () => {
+  expect(writeToken("/f", { NIXCACHE_WRITE_TOKEN: "t" })).toEqual({ file: "/f" });
+  expect(writeToken(undefined, { NIXCACHE_WRITE_TOKEN: "t" })).toEqual({ text: "t" });
+  expect(writeToken(undefined, { NIXCACHE_WRITE_TOKEN: "" })).toBeUndefined();
 });
 
 test("each cache has an index file of its own, in the folder that is set", () => {
@@ -105,6 +127,19 @@ test("numbers and sizes", () => {
   }
 });
 
+test("the disk cache is off unless a folder is named", () => {
+  const none = { directory: undefined, size: undefined };
+  expect(narCache(none, {})).toBeUndefined();
+  expect(narCache({ ...none, directory: "" }, { NIXCACHE_NAR_CACHE: "/v" })).toBeUndefined();
+  expect(narCache(none, { NIXCACHE_NAR_CACHE_SIZE: "1G" })).toBeUndefined();
+  expect(narCache({ ...none, directory: "/d" }, {})).toEqual({ directory: "/d", limit: 20 * 1024 ** 3 });
+  const env = { NIXCACHE_NAR_CACHE: "v", NIXCACHE_NAR_CACHE_SIZE: "1G" };
+  expect(narCache(none, env)).toEqual({ directory: join(process.cwd(), "v"), limit: 1024 ** 3 });
+  expect(narCache({ directory: "/d", size: "16M" }, env)).toEqual({ directory: "/d", limit: 16 * 1024 ** 2 });
+  expect(() => narCache({ directory: "/d", size: "1M" }, {})).toThrow("--nar-cache-size: got");
+  expect(() => narCache({ ...none, size: "1G" }, {})).toThrow("expected --nar-cache");
+});
+
 test("tokens and origin from GitHub", () => {
   const env = { HOME: "/home/u", GITHUB_TOKEN: "a", GH_TOKEN: "b", DOCKER_CONFIG: "/d" };
   expect(credentialSources(env)).toMatchObject({
@@ -148,5 +183,53 @@ describe("the retry policy", () => {
   test.each(["0", "5", "-1s", "0s", "1.5s", "5 s", "5d", "600h"])("refuses %s as a time", (given) => {
     const set = () => retryPolicy(PATIENT, { NIXCACHE_RETRY_WAIT: given });
     expect(set).toThrow(`NIXCACHE_RETRY_WAIT: got "${given}", expected a time`);
+  });
+});
+
+describe("GitHub's packages API", () => {
+  test.each<[string, string | undefined, string | undefined]>([
+    ["owner/repo", undefined, "https://api.github.com/ owner repo/nix-cache"],
+    ["owner/repo", "https://api.github.com", "https://api.github.com/ owner repo/nix-cache"],
+    ["owner/repo", "https://git.example.org/api/v3", "https://api.github.com/ owner repo/nix-cache"],
+    [
+      "containers.git.example.org/o/r/c",
+      "https://git.example.org/api/v3",
+      "https://git.example.org/api/v3 o r/c",
+    ],
+    ["containers.sub.ghe.com/o/c", "https://api.sub.ghe.com", "https://api.sub.ghe.com/ o c"],
+    ["containers.git.example.org/o/r/c", "http://git.example.org/api/v3", undefined],
+    ["containers.git.example.org/o/r/c", "https://evil.example.org/api/v3", undefined],
+    ["containers.git.example.org/o/r/c", undefined, undefined],
+    ["registry.example.org/o/r", "https://api.github.com", undefined],
+    ["github.com.example.org/o/r", undefined, undefined],
+    ["ghcr.io/package", undefined, undefined],
+    ["./folder", undefined, undefined],
+    ["owner/repo", "no URL", "https://api.github.com/ owner repo/nix-cache"],
+  ])("of %p with GITHUB_API_URL=%p is %p", (cache, api, expected) => {
+    const found = gitHubPackage(cacheReference(cache, {}), { GITHUB_API_URL: api });
+    expect(found && `${found.api.href} ${found.owner} ${found.name}`).toBe(expected as string);
+  });
+});
+
+test("what gc keeps, by its flags", () => {
+  const none = {
+    retentionDays: undefined,
+    keepLast: undefined,
+    keepBranches: undefined,
+    dropBranches: undefined,
+  };
+  expect(gcPolicy({ ...none, maxSize: undefined })).toEqual({
+    retentionMs: 30 * 86_400_000,
+    keepLast: 1,
+    keepBranches: [],
+    dropBranches: [],
+  });
+  const given = { retentionDays: "7", keepLast: "3", keepBranches: ["main"], dropBranches: ["x/**"] };
+  expect(gcPolicy({ ...given, maxSize: "10G" })).toEqual({
+    retentionMs: 7 * 86_400_000,
+    keepLast: 3,
+    keepBranches: ["main"],
+    dropBranches: ["x/**"],
+    maxBytes: 10 * 1024 ** 3,
   });
 });

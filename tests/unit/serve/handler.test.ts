@@ -1,13 +1,16 @@
 import { describe, expect, test } from "bun:test";
 import { encodeEntry } from "../../../src/cache/entry.ts";
+import { realHost } from "../../../src/context.ts";
 import { NixcacheError } from "../../../src/errors.ts";
 import { encodeBase32 } from "../../../src/nar/base32.ts";
 import { digestOf } from "../../../src/oci/digest.ts";
 import { GenerationWriter } from "../../../src/protocol/generation.ts";
 import { serveCache } from "../../../src/serve/cache.ts";
+import { createGuard } from "../../../src/serve/guard.ts";
 import { createHandler } from "../../../src/serve/handler.ts";
 import { MemoryBudget } from "../../../src/serve/memory.ts";
 import { BUFFERED_BYTES } from "../../../src/serve/nar.ts";
+import { Traffic } from "../../../src/serve/traffic.ts";
 import { createUpstreams } from "../../../src/serve/upstreams.ts";
 import type { Upstream } from "../../../src/upstream/client.ts";
 import { MemoryStore } from "../../support/memory-store.ts";
@@ -21,21 +24,33 @@ import {
 } from "../../support/protocol.ts";
 import { noise } from "../../support/publish.ts";
 
-function serverOf(machine: TestParty, upstreams: readonly Upstream[] = [], underWay = 1) {
+function serverOf(
+  machine: TestParty,
+  upstreams: readonly Upstream[] = [],
+  underWay = 1,
+  isOnDisk = (_: string) => false,
+) {
   const errors: string[] = [];
   const cache = serveCache(machine, (message) => errors.push(message));
   const memory = new MemoryBudget();
+  const traffic = new Traffic();
   const handler = createHandler({
     caches: [cache],
-    upstreams: createUpstreams(upstreams, (m) => errors.push(m)),
+    upstreams: createUpstreams(upstreams, { host: realHost, onError: (m) => errors.push(m) }),
     underWay: () => underWay,
     memory,
-    status: () => ({ entries: cache.view.count() }),
+    connections: 3,
+    isOnDisk,
+    guard: createGuard({ hostname: "127.0.0.1" }),
+    traffic,
+    clock: () => 0,
+    status: () => ({ entries: cache.summary().entries }),
+    metrics: () => "x 1\n",
     onError: (m) => errors.push(m),
   });
-  const ask = async (path: string, method = "GET") =>
-    handler(new Request(`http://127.0.0.1${path}`, { method }));
-  return { cache, ask, errors, memory };
+  const ask = async (path: string, method = "GET", headers: Record<string, string> = {}) =>
+    handler(new Request(`http://127.0.0.1${path}`, { method, headers }));
+  return { cache, ask, errors, memory, traffic };
 }
 
 function upstreamWith(answers: Record<string, string>): Upstream {
@@ -47,6 +62,9 @@ function upstreamWith(answers: Record<string, string>): Upstream {
     request: async (path) => find(path),
   };
 }
+
+/** A narinfo, as far as we read it. */
+const THEIRS = "URL: nar/u.nar.xz\n";
 
 const deadUpstream: Upstream = {
   url: "https://dead",
@@ -169,7 +187,7 @@ describe("the handler", () => {
     expect(Math.max(...ranges)).toBe(64 * 1024);
     expect(ranges.reduce((sum, length) => sum + length, 0)).toBe(content.length);
     for (const bytes of taken) memory.giveBack(bytes);
-    expect(memory.take(1 << 30)).toBe(8 * 1024 * 1024);
+    expect(memory.take(1 << 30)).toBe(3 * 1024 * 1024);
   });
 
   test.each([1000, BUFFERED_BYTES + 12_345])(
@@ -217,16 +235,17 @@ describe("the handler", () => {
   test("asks upstreams for what it has not, and passes their NARs through", async () => {
     using machine = party(new MemoryStore());
     const upstream = upstreamWith({
-      [`${storeHash("u")}.narinfo`]: "StorePath: u\n",
+      [`${storeHash("u")}.narinfo`]: "URL: nar/u.nar.xz\n",
       "nar/u.nar.xz": "bytes",
       "nar/q.nar?hash=1": "q",
     });
     const { cache, ask, errors } = serverOf(machine, [deadUpstream, upstream]);
     await cache.refresh();
-    expect(await (await ask(`/${storeHash("u")}.narinfo`)).text()).toBe("StorePath: u\n");
+    expect(await (await ask(`/${storeHash("u")}.narinfo`)).text()).toBe("URL: nar/u.nar.xz\n");
     expect(await (await ask("/nar/u.nar.xz")).text()).toBe("bytes");
     expect(await (await ask("/nar/q.nar?hash=1")).text()).toBe("q");
-    expect(errors.length).toBe(3);
+    // Once is enough to know that it is dead.
+    expect(errors).toEqual([expect.stringContaining("no route to host; left alone")]);
   });
 
   test("with every upstream down a narinfo is 404 and a NAR is 5xx; one that says no is 404", async () => {
@@ -234,7 +253,7 @@ describe("the handler", () => {
     const down = serverOf(machine, [deadUpstream]);
     await down.cache.refresh();
     expect((await down.ask(`/${storeHash("u")}.narinfo`)).status).toBe(404);
-    expect((await down.ask("/nar/u.nar.xz")).status).toBe(502);
+    expect((await down.ask("/nar/u.nar.xz")).status).toBe(503);
     const up = serverOf(machine, [upstreamWith({})]);
     expect((await up.ask("/nar/u.nar.xz")).status).toBe(404);
   });
@@ -306,6 +325,50 @@ describe("the handler", () => {
     expect(cache.lastError()).toBe("registry down");
     expect((await ask(`/${storeHash("a")}.narinfo`)).status).toBe(200);
     expect((await ask("/nix-cache-info")).status).toBe(200);
+  });
+
+  test("counts where answers came from, and what is on disk apart", async () => {
+    const store = new MemoryStore();
+    using machine = party(store);
+    await commitNames(machine, ["a"]);
+    const upstream = upstreamWith({
+      [`${storeHash("u")}.narinfo`]: THEIRS,
+      "nar/u.nar.xz": "bytes",
+    });
+    const onDisk = new Set<string>();
+    const { cache, ask, traffic } = serverOf(machine, [upstream], 1, (digest) => onDisk.has(digest));
+    await cache.refresh();
+    for (const name of ["a", "u", "none"]) await (await ask(`/${storeHash(name)}.narinfo`)).text();
+    const nar = `/nar/${testEntry("a").line.file}`;
+    await (await ask(nar)).bytes();
+    onDisk.add(testEntry("a").blob.digest);
+    await (await ask(nar)).bytes();
+    await (await ask("/nar/u.nar.xz")).bytes();
+    expect(traffic.of("narinfo").hits).toEqual({ cache: 1, journal: 0, disk: 0, upstream: 1, none: 1 });
+    expect(traffic.of("nar").hits).toEqual({ cache: 1, journal: 0, disk: 1, upstream: 1, none: 0 });
+    expect(traffic.of("nar").bytes).toBe(2 * testEntry("a").blob.size + "bytes".length);
+    expect(traffic.of("narinfo").bytes).toBe(
+      testEntry("a").line.narinfo.length + THEIRS.length + "not found\n".length,
+    );
+  });
+
+  test("the guard is asked before anything is listed or changed, and not for what has a hash", async () => {
+    const store = new MemoryStore();
+    using machine = party(store);
+    await commitNames(machine, ["a"]);
+    const { cache, ask } = serverOf(machine);
+    await cache.refresh();
+    store.calls.length = 0;
+    const evil = { host: "evil.example" };
+    for (const path of ["/_status", "/metrics", "/", "/_page/x"]) {
+      expect([path, (await ask(path, "GET", evil)).status]).toEqual([path, 403]);
+    }
+    expect((await ask("/_refresh", "POST", evil)).status).toBe(403);
+    expect((await ask("/_refresh", "POST", { host: "localhost", origin: "http://x" })).status).toBe(403);
+    expect(store.calls).toEqual([]);
+    expect((await ask(`/${storeHash("a")}.narinfo`, "GET", evil)).status).toBe(200);
+    expect((await ask("/nix-cache-info", "GET", evil)).status).toBe(200);
+    expect(await (await ask("/metrics")).text()).toBe("x 1\n");
   });
 
   test("other methods are refused with what is allowed", async () => {

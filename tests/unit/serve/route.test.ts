@@ -32,8 +32,10 @@ test.each([
   ["GET", "/nar/../secret", { kind: "not-found" }],
   ["GET", "/nar/%2e%2e%2fsecret", { kind: "not-found" }],
   ["GET", "/nar/..", { kind: "not-found" }],
-  ["GET", "/nar/a%00b", { kind: "not-found" }],
-  ["GET", "/%zz", { kind: "not-found" }],
+  ["GET", "/nar/a%00b", { kind: "bad-request" }],
+  ["GET", "/%zz", { kind: "bad-request" }],
+  ["GET", "/%ff", { kind: "not-found" }],
+  ["GET", "//nar//abc.nar", nar("abc.nar")],
 ] as const)("%s %s", (method, path, expected) => {
   expect(route(method, path) as unknown).toEqual(expected);
   expect(route(method, `http://127.0.0.1:37515${path}`) as unknown).toEqual(expected);

@@ -1,0 +1,171 @@
+/** `serve --writable`: what it needs, wired together. */
+import { readFileSync } from "node:fs";
+import {
+  DEFAULT_PART_BYTES,
+  type Environment,
+  journalBytes,
+  journalDirectory,
+  publishOrigin,
+  signingKeySource,
+  writeToken,
+} from "../config.ts";
+import { type Context, openCache } from "../context.ts";
+import { messageOf, NixcacheError } from "../errors.ts";
+import { readSigningKey } from "../nar/key-file.ts";
+import { formatPublicKey, publicKeyOf } from "../nar/signing-key.ts";
+import type { CacheReference } from "../oci/reference.ts";
+import { Committer } from "../receive/committer.ts";
+import { elsewhereIn } from "../receive/elsewhere.ts";
+import { Journal } from "../receive/journal.ts";
+import { createReceiver } from "../receive/receiver.ts";
+import type { ServedCache } from "../serve/cache.ts";
+import { type Guard, isLoopback } from "../serve/guard.ts";
+import type { Upstreams } from "../serve/upstreams.ts";
+import type { Writer, WriterStatus } from "../serve/writer.ts";
+import { TOOL } from "../version.ts";
+import type { Arguments } from "./command.ts";
+
+export const WRITABLE_ARGS = {
+  writable: {
+    type: "boolean",
+    description: "Accept uploads (nix copy --to) and commit them to the first cache",
+  },
+  "signing-key-file": { type: "string", valueHint: "FILE", description: "Sign uploads with this secret key" },
+  "write-token-file": {
+    type: "string",
+    valueHint: "FILE",
+    description:
+      "Accept uploads only with the token in this file; needed unless only this machine can connect",
+  },
+} as const;
+
+export interface WritableOptions {
+  /** What is written to is the first. */
+  readonly references: readonly CacheReference[];
+  /** Those of the references, in their order. */
+  readonly caches: readonly ServedCache[];
+  readonly upstreams: Upstreams;
+  readonly guard: Guard;
+  readonly hostname: string;
+}
+
+export interface OpenWriter extends AsyncDisposable {
+  readonly writer: Writer;
+  /** The fields of `/_status`. */
+  status(): WriterStatus;
+  /**
+   * Commits what there is; call it once no more uploads come. What cannot be committed by the time that `signal`
+   * fires stays in the journal.
+   */
+  close(signal: AbortSignal): Promise<void>;
+}
+
+/** Undefined without `--writable`. */
+export function openWriter(
+  given: Arguments,
+  { references, caches, upstreams, guard, hostname }: WritableOptions,
+  context: Context,
+): OpenWriter | undefined {
+  const [reference] = references;
+  const [first] = caches;
+  if (!given.flag("writable") || reference === undefined || first === undefined) return undefined;
+  const { env, host, log } = context;
+  const token = readToken(given.text("write-token-file"), env);
+  if (token === undefined && !isLoopback(hostname)) {
+    throw new NixcacheError(
+      "usage",
+      `--writable: got no token, expected one since others can reach ${hostname}`,
+      {
+        hint: "Put a token into NIXCACHE_WRITE_TOKEN or --write-token-file, or listen on 127.0.0.1.",
+      },
+    );
+  }
+  const keySource = signingKeySource(given.text("signing-key-file"), env);
+  const key = keySource && readSigningKey(keySource);
+  const journal = Journal.open(journalDirectory(reference, env), first.store, host.now);
+  // What has been accepted is committed after the signal to stop, too.
+  const stop = new AbortController();
+  const cache = openCache(reference, "write", { ...context, signal: stop.signal });
+  const elsewhere = elsewhereIn(caches.slice(1), upstreams, stop.signal);
+  const { repository, revision, run } = publishOrigin(env);
+  const committer = new Committer({
+    ...cache.protocol,
+    journal,
+    elsewhere,
+    partBytes: DEFAULT_PART_BYTES,
+    origin: {
+      tool: TOOL,
+      source: "paths",
+      keys: key ? [formatPublicKey(publicKeyOf(key))] : [],
+      ...(repository && { repository }),
+      ...(revision && { revision }),
+      ...(run && { run }),
+    },
+    log,
+  });
+  const running = committer.run();
+  running.catch((error) => log.error(`uploads are not committed any more: ${messageOf(error)}`));
+  return {
+    writer: createReceiver({
+      journal,
+      index: () => cache.protocol.database.view,
+      isLoaded: () => first.isLoaded(),
+      elsewhere,
+      committer,
+      key,
+      host,
+      onError: (message) => log.warn(message),
+      guard,
+      token,
+      journalBytes: journalBytes(env),
+    }),
+    status() {
+      const { lastCommit, lastError } = committer.status();
+      const { paths, bytes } = journal.totals();
+      return {
+        pending_paths: paths,
+        pending_bytes: bytes,
+        last_commit: lastCommit === undefined ? null : new Date(lastCommit).toISOString(),
+        last_error: lastError ?? null,
+      };
+    },
+    async close(signal) {
+      const giveUp = () => stop.abort(signal.reason);
+      signal.addEventListener("abort", giveUp, { once: true });
+      if (signal.aborted) giveUp();
+      committer.close();
+      await running.catch(() => {});
+      const { paths } = journal.totals();
+      if (paths > 0)
+        log.warn(`${paths} uploaded paths stay in the journal, for the next serve --writable to commit`);
+    },
+    async [Symbol.asyncDispose]() {
+      stop.abort(new NixcacheError("interrupted", "stopped"));
+      await running.catch(() => {});
+      cache[Symbol.dispose]();
+      journal[Symbol.dispose]();
+    },
+  };
+}
+
+/** @throws `usage`, never with what was given. */
+function readToken(flag: string | undefined, env: Environment): string | undefined {
+  const source = writeToken(flag, env);
+  if (source === undefined) return undefined;
+  let token: string;
+  try {
+    token = ("file" in source ? readFileSync(source.file, "utf8") : source.text).trim();
+  } catch (cause) {
+    throw new NixcacheError("usage", `--write-token-file: cannot read ${flag}: ${messageOf(cause)}`, {
+      cause,
+    });
+  }
+  if (/^[\x21-\x7e]{8,}$/.test(token)) return token;
+  throw new NixcacheError(
+    "usage",
+    "the token for writing: expected 8 or more characters, no blanks among them",
+    {
+      hint: "Make one with: head -c 24 /dev/urandom | base64",
+    },
+  );
+}

@@ -1,0 +1,12 @@
+/** An upload that is not accepted: a status that Nix takes for final, and why, in a sentence of under 1 KiB. */
+export class Refusal extends Error {
+  readonly status: 400 | 401 | 403 | 404 | 405 | 411 | 413 | 415;
+  readonly headers: Record<string, string>;
+
+  constructor(status: Refusal["status"], message: string, headers: Record<string, string> = {}) {
+    super(message);
+    this.name = "Refusal";
+    this.status = status;
+    this.headers = headers;
+  }
+}

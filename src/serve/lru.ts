@@ -1,0 +1,35 @@
+/** A map of a bounded size: what was not used for the longest time goes first. */
+export class Lru<V> {
+  readonly #maxSize: number;
+  /** A Map keeps the order of insertion; what is used is inserted anew. */
+  readonly #entries = new Map<string, { readonly value: V; readonly size: number }>();
+  #size = 0;
+
+  /** @param maxSize of all values together, in the unit of `set` */
+  constructor(maxSize: number) {
+    this.#maxSize = maxSize;
+  }
+
+  get(key: string): V | undefined {
+    const entry = this.#entries.get(key);
+    if (entry === undefined) return undefined;
+    this.#entries.delete(key);
+    this.#entries.set(key, entry);
+    return entry.value;
+  }
+
+  set(key: string, value: V, size = 1): void {
+    this.delete(key);
+    this.#entries.set(key, { value, size });
+    this.#size += size;
+    for (const oldest of this.#entries.keys()) {
+      if (this.#size <= this.#maxSize) break;
+      this.delete(oldest);
+    }
+  }
+
+  delete(key: string): void {
+    this.#size -= this.#entries.get(key)?.size ?? 0;
+    this.#entries.delete(key);
+  }
+}

@@ -1,0 +1,25 @@
+/** An upstream that did not answer, or with something that is no answer. */
+import { NixcacheError } from "../errors.ts";
+
+export interface FailureOptions {
+  /** Of the answer; undefined when none came, or when it broke off. */
+  readonly status?: number | undefined;
+  /** Whether it was waited for until a time-out. */
+  readonly timedOut?: boolean;
+  /** The Retry-After header of the answer. */
+  readonly retryAfter?: string | null;
+  readonly cause?: unknown;
+}
+
+export class UpstreamFailure extends NixcacheError {
+  readonly status: number | undefined;
+  readonly timedOut: boolean;
+  readonly retryAfter: string | null;
+
+  constructor(message: string, { status, timedOut, retryAfter, cause }: FailureOptions = {}) {
+    super("unreachable", message, cause === undefined ? {} : { cause });
+    this.status = status;
+    this.timedOut = timedOut ?? false;
+    this.retryAfter = retryAfter ?? null;
+  }
+}

@@ -1,0 +1,273 @@
+/** Which uploads are accepted, and what becomes of those that are not. */
+import { describe, expect, test } from "bun:test";
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
+import { brotliCompressSync } from "node:zlib";
+import type { Host } from "../../../src/host.ts";
+import { encodeBase32 } from "../../../src/nar/base32.ts";
+import { formatNarInfo, type NarInfo, parseNarInfo } from "../../../src/nar/narinfo.ts";
+import { verifyNarInfo } from "../../../src/nar/signature.ts";
+import { generateSecretKey, KEY_SIZE, publicKeyOf } from "../../../src/nar/signing-key.ts";
+import { readNarFile } from "../../../src/protocol/nar-file.ts";
+import { MemoryStore } from "../../support/memory-store.ts";
+import { receiving, type UploadedPath, uploadedPath } from "../../support/receive.ts";
+
+const path = uploadedPath("a");
+
+/** Nothing that was not accepted is left on disk. */
+function filesIn(folder: string): string[] {
+  return ["blobs", "drafts"].flatMap((name) => readdirSync(join(folder, name)));
+}
+
+describe("a path that is uploaded as Nix does", () => {
+  test.each(["none", "gzip", "zstd", "br", "xz"])("with %s is there at once", async (compression) => {
+    using server = receiving(new MemoryStore());
+    const sent = uploadedPath("a", { compression, size: 100_000 });
+    expect(await server.upload(sent)).toMatchObject({ status: 201, text: "" });
+    const narinfo = server.writer.view.narinfo(sent.hash);
+    expect(narinfo).toBe(formatNarInfo(sent.info));
+    const located = server.writer.view.nar(sent.file);
+    const chunks = await Array.fromAsync(
+      readNarFile({ parts: located?.parts ?? [], fileHash: sent.info.fileHash }, server.writer.store),
+    );
+    expect(Buffer.concat(chunks).equals(sent.bytes)).toBe(true);
+    expect(server.writer.keepsNar(sent.file)).toBe(true);
+  });
+
+  test("again changes nothing", async () => {
+    using server = receiving(new MemoryStore());
+    expect((await server.upload(path)).status).toBe(201);
+    expect((await server.upload(path)).status).toBe(200);
+    expect(server.journal.totals().paths).toBe(1);
+  });
+
+  test("is signed beside the signatures that it has", async () => {
+    const key = generateSecretKey("k-1", new Uint8Array(KEY_SIZE).fill(7));
+    using server = receiving(new MemoryStore(), { key });
+    const other = `other-1:${Buffer.alloc(64).toString("base64")}`;
+    const info = { ...path.info, sigs: [other] };
+    expect((await server.upload({ ...path, info })).status).toBe(201);
+    const stored = parseNarInfo(server.writer.view.narinfo(path.hash) ?? "");
+    expect(stored.sigs).toHaveLength(2);
+    expect(stored.sigs).toContain(other);
+    expect(verifyNarInfo(stored, [publicKeyOf(key)])).toBe(true);
+  });
+
+  test("without FileHash and FileSize gets them", async () => {
+    using server = receiving(new MemoryStore());
+    const { fileHash: _, fileSize: __, ...info } = path.info;
+    expect((await server.upload({ ...path, info })).status).toBe(201);
+    expect(server.writer.view.narinfo(path.hash)).toBe(formatNarInfo(path.info));
+  });
+
+  test("gathers the signatures of later uploads", async () => {
+    using server = receiving(new MemoryStore());
+    const signed = (name: string) => ({
+      ...path.info,
+      sigs: [`${name}:${Buffer.alloc(64).toString("base64")}`],
+    });
+    await server.upload({ ...path, info: signed("one") });
+    expect((await server.put(`${path.hash}.narinfo`, formatNarInfo(signed("two")))).status).toBe(201);
+    expect(parseNarInfo(server.writer.view.narinfo(path.hash) ?? "").sigs).toHaveLength(2);
+  });
+
+  test("may refer to itself, to the journal, to the index and to an upstream", async () => {
+    const store = new MemoryStore();
+    using server = receiving(store, { upstream: ["upstream"] });
+    await server.upload(uploadedPath("committed"));
+    await server.commit();
+    await server.upload(uploadedPath("received"));
+    const references = ["self", "received", "committed", "upstream"];
+    expect(await server.upload(uploadedPath("self", { references }))).toMatchObject({ status: 201 });
+  });
+
+  test.each<[string, (text: string) => Uint8Array]>([
+    ["gzip", (text) => Bun.gzipSync(text)],
+    ["zstd", (text) => Bun.zstdCompressSync(text)],
+    ["br", (text) => brotliCompressSync(text)],
+    ["identity", (text) => Buffer.from(text)],
+  ])("may have a narinfo and a listing in the coding %s", async (coding, encode) => {
+    using server = receiving(new MemoryStore());
+    await server.put(`nar/${path.file}`, path.bytes);
+    const headers = { "content-encoding": coding };
+    const narinfo = await server.put(`${path.hash}.narinfo`, encode(formatNarInfo(path.info)), headers);
+    expect(narinfo).toMatchObject({ status: 201 });
+    const listing = `{"version":1,"root":"${"x".repeat(3_000_000)}"}`;
+    expect(await server.put(`${path.hash}.ls`, encode(listing), headers)).toMatchObject({ status: 201 });
+    const part = server.writer.view.listing(path.hash);
+    const packed = part && (await server.writer.store.readBlob(part.blob));
+    expect(Bun.zstdDecompressSync(await new Response(packed).bytes()).toString()).toBe(listing);
+  });
+});
+
+describe("refused, with nothing left behind", () => {
+  const withInfo = (change: Partial<NarInfo>): UploadedPath => ({
+    ...path,
+    info: { ...path.info, ...change },
+  });
+  const zstd = uploadedPath("z", { compression: "zstd", size: 50_000 });
+  const bomb = Bun.zstdCompressSync(Buffer.alloc(64 * 1024 * 1024));
+  const bombHash = encodeBase32(new Bun.CryptoHasher("sha256").update(bomb).digest() as Uint8Array);
+  const bombInfo = { url: `nar/${bombHash}.nar.zst`, fileHash: `sha256:${bombHash}`, fileSize: bomb.length };
+
+  test.each<[string, UploadedPath, RegExp]>([
+    ["another FileHash", withInfo({ fileHash: `sha256:${"0".repeat(52)}` }), /FileHash: sha256:000/],
+    ["another FileSize", withInfo({ fileSize: 1 }), /FileSize: 1, the file has 500/],
+    ["another NarHash", withInfo({ narHash: `sha256:${"0".repeat(52)}` }), /NarHash says sha256:000/],
+    ["a NarSize too small", withInfo({ narSize: 499 }), /longer than NarSize: 499/],
+    ["a NarSize too large", withInfo({ narSize: 501 }), /has 500 bytes, NarSize says 501/],
+    ["another compression", withInfo({ compression: "zstd" }), /cannot be unpacked as zstd/],
+    ["a compression of few", withInfo({ compression: "lzma" }), /Compression: lzma/],
+    ["a URL elsewhere", withInfo({ url: `x/${path.file}` }), /expected nar\/<file>/],
+    ["a NAR that did not come", withInfo({ url: `nar/${"0".repeat(52)}.nar` }), /must be uploaded before/],
+    ["a reference that is nowhere", uploadedPath("b", { references: ["gone"] }), /refers to .*-gone, which/],
+    ["the narinfo of another path", { ...path, hash: "0".repeat(32) }, /got the narinfo of/],
+    ["a name that is not the hash", { ...path, file: `${"0".repeat(52)}.nar` }, /expected that of the name/],
+    ["a name of another shape", { ...path, file: "a.nar" }, /expected <its SHA-256/],
+    [
+      "a NAR that unpacks to more",
+      { ...zstd, file: `${bombHash}.nar.zst`, bytes: bomb, info: { ...zstd.info, ...bombInfo } },
+      /longer than NarSize: 50000/,
+    ],
+  ])("%s", async (_, sent, reason) => {
+    using server = receiving(new MemoryStore());
+    const answer = await server.upload(sent);
+    expect(answer.status).toBe(400);
+    expect(answer.text).toMatch(reason);
+    expect(answer.text.length).toBeLessThan(1024);
+    expect(server.journal.totals().paths).toBe(0);
+    expect(readdirSync(join(server.folder, "drafts"))).toEqual([]);
+  });
+
+  test.each<[string, string, string | Uint8Array, Record<string, string>, number]>([
+    ["a body that is too short", `nar/${path.file}`, path.bytes, { "content-length": "501" }, 400],
+    ["no Content-Length", `nar/${path.file}`, path.bytes, { "content-length": "" }, 411],
+    ["an encoded NAR", `nar/${path.file}`, path.bytes, { "content-encoding": "gzip" }, 415],
+    ["an unknown coding", `${path.hash}.narinfo`, "x", { "content-encoding": "compress" }, 415],
+    ["a coding that it has not", `${path.hash}.narinfo`, "x", { "content-encoding": "zstd" }, 400],
+    [
+      "a truncated coding",
+      `${path.hash}.ls`,
+      Bun.gzipSync("x".repeat(999)).subarray(0, 20),
+      { "content-encoding": "gzip" },
+      400,
+    ],
+    ["a narinfo that is none", `${path.hash}.narinfo`, "hello", {}, 400],
+    ["a narinfo that is not UTF-8", `${path.hash}.narinfo`, new Uint8Array([0xff]), {}, 400],
+    ["a huge narinfo", `${path.hash}.narinfo`, "x".repeat(1024 * 1024 + 1), {}, 413],
+    [
+      "a narinfo that unpacks to more",
+      `${path.hash}.narinfo`,
+      Bun.gzipSync(Buffer.alloc(9_000_000)),
+      { "content-encoding": "gzip" },
+      413,
+    ],
+    ["a log of nobody's", `log/${"0".repeat(32)}-x.drv`, "log", {}, 400],
+    [
+      "a realisation of nothing",
+      "realisations/sha256:0!out.doi",
+      `{"outPath":"${"0".repeat(32)}-x"}`,
+      {},
+      400,
+    ],
+    ["a realisation that is none", "realisations/sha256:0!out.doi", "null", {}, 400],
+    ["debuginfo without its archive", "debuginfo/0123", '{"member":"x"}', {}, 400],
+    ["a path of nothing", "hello", "x", {}, 404],
+    ["a page", "", "x", {}, 404],
+    ["another site's page", `nar/${path.file}`, path.bytes, { "sec-fetch-site": "cross-site" }, 403],
+    ["another site's origin", `nar/${path.file}`, path.bytes, { origin: "https://evil.example" }, 403],
+    ["another host's name", `nar/${path.file}`, path.bytes, { host: "evil.example" }, 403],
+  ])("%s", async (_, target, body, headers, status) => {
+    using server = receiving(new MemoryStore());
+    const answer = await server.put(target, body, headers);
+    expect(answer.status).toBe(status);
+    expect(answer.text.length).toBeGreaterThan(10);
+    expect(answer.text.length).toBeLessThan(1024);
+    expect(filesIn(server.folder)).toEqual([]);
+    expect(server.journal.totals()).toEqual({ paths: 0, bytes: 0 });
+  });
+
+  test("what the journal has no room for", async () => {
+    using server = receiving(new MemoryStore(), { journalBytes: 1_200 });
+    expect((await server.upload(path)).status).toBe(201);
+    const answer = await server.upload(uploadedPath("b"));
+    expect(answer.status).toBe(413);
+    expect(answer.text).toContain("no room");
+  });
+});
+
+describe("a body that", () => {
+  const after = (end: (controller: ReadableStreamDefaultController<Uint8Array>) => void) => {
+    let sent = false;
+    return new ReadableStream<Uint8Array>({
+      pull(controller) {
+        if (sent) return end(controller);
+        controller.enqueue(path.bytes.slice(0, 100));
+        sent = true;
+      },
+    });
+  };
+  const never = { sleep: () => new Promise<void>(() => {}) };
+  const soon = { sleep: () => new Promise<void>((resolve) => setImmediate(resolve)) };
+
+  test.each<[string, ReadableStream<Uint8Array>, Pick<Host, "sleep">]>([
+    ["ends early", after((controller) => controller.close()), never],
+    ["breaks off", after((controller) => controller.error(new Error("connection closed"))), never],
+    ["stalls", after(() => new Promise(() => {}) as never), soon],
+  ])("%s leaves nothing", async (_, body, host) => {
+    using server = receiving(new MemoryStore(), { host });
+    const answer = await server.send(`nar/${path.file}`, body, path.bytes.length);
+    expect(answer.status).toBe(400);
+    expect(answer.text).toMatch(/of 500 bytes|expected 500/);
+    expect(filesIn(server.folder)).toEqual([]);
+    // Its room is free again.
+    expect((await server.upload(path)).status).toBe(201);
+  });
+});
+
+test("a realisation is refused under another's name", async () => {
+  using server = receiving(new MemoryStore());
+  await server.upload(path);
+  const outPath = path.info.storePath.slice("/nix/store/".length);
+  const body = JSON.stringify({ dependentRealisations: {}, id: "sha256:0!out", outPath, signatures: [] });
+  expect((await server.put("realisations/sha256:1!out.doi", body)).status).toBe(400);
+  expect((await server.put("realisations/sha256:0!out.doi", body)).status).toBe(201);
+  expect((await server.put("realisations/sha256:0!out.doi", body)).status).toBe(200);
+});
+
+test("nix-cache-info is accepted and changes nothing", async () => {
+  using server = receiving(new MemoryStore());
+  expect((await server.put("nix-cache-info", "StoreDir: /nix/store\n")).status).toBe(200);
+  expect(server.journal.totals()).toEqual({ paths: 0, bytes: 0 });
+});
+
+describe("the token", () => {
+  const basic = (text: string) => `Basic ${Buffer.from(text).toString("base64")}`;
+  test.each<[string, string | undefined, number]>([
+    ["none", undefined, 401],
+    ["another", "Bearer tokem-123", 401],
+    ["a longer one", "Bearer token-1234", 401],
+    ["an empty one", "Bearer ", 401],
+    ["in the user's place", basic("token-123:"), 401],
+    ["of another scheme", "Digest token-123", 401],
+    ["as Bearer", "Bearer token-123", 201],
+    ["as bearer", "bearer token-123", 201],
+    ["as a password", basic("anybody:token-123"), 201],
+    ["as a password of nobody", basic(":token-123"), 201],
+  ])("%s", async (_, authorization, status) => {
+    using server = receiving(new MemoryStore(), { token: "token-123" });
+    const answer = await server.put(`nar/${path.file}`, path.bytes, authorization ? { authorization } : {});
+    expect(answer.status).toBe(status);
+    if (status === 401) expect(answer.headers.get("www-authenticate")).toStartWith("Basic ");
+    expect(answer.text).not.toContain("token-123");
+  });
+});
+
+test("two clients that upload the same at once both succeed", async () => {
+  using server = receiving(new MemoryStore());
+  const shared = uploadedPath("shared", { compression: "gzip", size: 3_000_000 });
+  const answers = await Promise.all([server.upload(shared), server.upload(shared), server.upload(shared)]);
+  expect(answers.every(({ status }) => status === 200 || status === 201)).toBe(true);
+  expect(server.journal.totals().paths).toBe(1);
+  expect(filesIn(server.folder)).toHaveLength(1);
+});
