@@ -35,6 +35,8 @@ export const EXIT_CODES = {
   protocol: 13,
   /** `verify` found a cache that is not clean. */
   damaged: 14,
+  /** Some outputs could not be built; what could be was published. */
+  build: 15,
   /** Interrupted by a signal, or aborted by the caller. */
   interrupted: 130,
 } as const;
@@ -92,9 +94,10 @@ export function preview(value: unknown, length = 80): string {
   return text.length > length || short !== value ? `${text.slice(0, length)}…` : text;
 }
 
-/** Without what stands before the @ of a URL: it may be a password. */
+/** Without what stands before the @ of a URL, and in its query: it may be a password. */
 export function withoutUser(text: string): string {
-  return text.replace(/(^|\/\/|")[^/@"]*@/g, "$1…@");
+  // One that stands behind // may have any characters: whoever does not escape them is told so.
+  return text.replace(/(\/\/)[^"]*@|(^|")[^/@"]*@/g, "$1$2…@").replace(/\?[^"]+/g, "?…");
 }
 
 /** The text of anything that was thrown, without a stack. */

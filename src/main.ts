@@ -52,6 +52,9 @@ for (const name of ["SIGINT", "SIGTERM"] as const) {
   });
 }
 
+// Whoever read our log has gone: that ends nothing.
+process.stderr.on("error", () => {});
+
 process.stdout.on("error", (error) => {
   // Whoever read our output has gone, as in `nixcache … | head -1`.
   if (systemCode(error) === "EPIPE") process.exit(process.exitCode ?? 0);
@@ -119,16 +122,18 @@ async function run(raw: readonly string[]): Promise<void> {
 }
 
 function report(error: unknown, verbose: boolean): void {
-  if (error instanceof NixcacheError) {
-    log.error(error.message);
-    const hint = error.hint ?? HINTS[error.code];
-    if (hint) log.info(hint);
-  } else {
-    log.error(`a defect in nixcache: ${messageOf(error)}`);
-    log.info("Run it again with --verbose and report what it prints.");
-  }
-  if (verbose) (step ? (text: string) => step.text(text) : writeLine)(Bun.inspect(error));
-  process.exitCode = error instanceof NixcacheError ? error.exitCode : EXIT_CODES.internal;
+  const isKnown = error instanceof NixcacheError;
+  const message = isKnown ? error.message : `a defect in nixcache: ${messageOf(error)}`;
+  const hint = isKnown
+    ? (error.hint ?? HINTS[error.code])
+    : "Run it again with --verbose and report what it prints.";
+  // The page of a run in GitHub Actions shows the annotation, and not what stands below it in the log.
+  log.error(step && hint ? `${message}\n${hint}` : message);
+  if (hint && !step) log.info(hint);
+  const cause = Bun.inspect(error);
+  if (verbose && step) step.text(cause);
+  else if (verbose) writeLine(cause);
+  process.exitCode = isKnown ? error.exitCode : EXIT_CODES.internal;
 }
 
 const args = process.argv.slice(2);

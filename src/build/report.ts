@@ -109,7 +109,7 @@ function escapeHtml(text: string): string {
 }
 
 /** Character references are never taken for Markdown, nor for the end of a cell. */
-function escapeCell(text: string): string {
+export function escapeCell(text: string): string {
   return escapeHtml(printable(text)).replace(
     /[\\`*_[\]|~@:]/g,
     (character) => `&#${character.charCodeAt(0)};`,

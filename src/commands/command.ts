@@ -11,7 +11,10 @@ import type { Context } from "../context.ts";
 import { messageOf, NixcacheError } from "../errors.ts";
 
 export interface Arguments {
+  /** Those behind `--` too. */
   readonly positionals: readonly string[];
+  /** What stands behind `--`; undefined where there is none. */
+  readonly behindDashes: readonly string[] | undefined;
   /** The value of a flag given at most once. */
   text(name: string): string | undefined;
   /** The values of a flag that may be repeated; undefined when it was not given. */
@@ -62,9 +65,13 @@ export function readArguments(raw: readonly string[], args: ArgsDef): Arguments 
   let mostPositionals = 0;
   for (const [name, def] of Object.entries(args)) {
     if (def.type === "positional") mostPositionals += name.endsWith(MANY) ? Number.POSITIVE_INFINITY : 1;
-    else options[name] = { type: def.type === "boolean" ? "boolean" : "string", multiple: true };
+    else {
+      const short = "alias" in def && typeof def.alias === "string" ? { short: def.alias } : {};
+      options[name] = { type: def.type === "boolean" ? "boolean" : "string", multiple: true, ...short };
+    }
   }
-  const { values, positionals } = parse(raw, options);
+  const { values, positionals, tokens } = parse(raw, options);
+  const dashes = tokens.find(({ kind }) => kind === "option-terminator")?.index;
   const isMany = (name: string) => (args[name] as { valueHint?: string }).valueHint?.endsWith(MANY) === true;
   const lists = new Map<string, (string | boolean)[]>();
   for (const [name, value] of Object.entries(values)) {
@@ -76,6 +83,7 @@ export function readArguments(raw: readonly string[], args: ArgsDef): Arguments 
   if (tooMany !== undefined) throw usageError(`unexpected argument ${JSON.stringify(tooMany)}`);
   return {
     positionals,
+    behindDashes: dashes === undefined ? undefined : raw.slice(dashes + 1),
     text: (name) => lists.get(name)?.[0] as string | undefined,
     texts: (name) => lists.get(name) as string[] | undefined,
     flag: (name) => lists.get(name)?.[0] === true,
@@ -84,7 +92,7 @@ export function readArguments(raw: readonly string[], args: ArgsDef): Arguments 
 
 function parse(raw: readonly string[], options: NonNullable<ParseArgsConfig["options"]>) {
   try {
-    return parseArgs({ args: [...raw], options, strict: true, allowPositionals: true });
+    return parseArgs({ args: [...raw], options, strict: true, allowPositionals: true, tokens: true });
   } catch (cause) {
     const message = messageOf(cause);
     const [, flag] = /^Option '(--[^' ]+)[^']*' argument (?:missing|is ambiguous)/.exec(message) ?? [];

@@ -42,6 +42,9 @@ export function serverUrl({ hostname }: ListenAddress, server: Server): string {
   return `http://${hostname.includes(":") ? `[${hostname}]` : hostname}:${server.port}`;
 }
 
+/** Between two looks at whether all requests are answered, in milliseconds. */
+const LOOK_EVERY_MS = 50;
+
 /**
  * Takes no more connections, ends those that are idle, and waits until all requests are answered, for as long as
  * `graceMs`; then cuts what is left. @returns how many requests were cut
@@ -49,9 +52,16 @@ export function serverUrl({ hostname }: ListenAddress, server: Server): string {
 export async function drain(server: Server, graceMs: number, host: Host): Promise<number> {
   const waiting = new AbortController();
   const over = host.sleep(graceMs, waiting.signal).catch(() => {});
-  await Promise.race([server.stop(), over]);
+  await Promise.race([server.stop(), allAnswered(server, host, waiting.signal), over]);
   waiting.abort();
   const cut = server.pendingRequests;
   await server.stop(true);
   return cut;
+}
+
+/** Bun's `stop` waits besides for clients that never send the rest of what they have begun. */
+async function allAnswered(server: Server, host: Host, signal: AbortSignal): Promise<void> {
+  while (server.pendingRequests > 0 && !signal.aborted) {
+    await host.sleep(LOOK_EVERY_MS, signal).catch(() => {});
+  }
 }

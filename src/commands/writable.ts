@@ -68,7 +68,14 @@ export function openWriter(
 ): OpenWriter | undefined {
   const [reference] = references;
   const [first] = caches;
-  if (!given.flag("writable") || reference === undefined || first === undefined) return undefined;
+  if (!given.flag("writable")) {
+    for (const flag of ["write-token-file", "signing-key-file"] as const) {
+      if (given.text(flag) !== undefined)
+        throw new NixcacheError("usage", `--${flag}: got a file, expected --writable as well`);
+    }
+    return undefined;
+  }
+  if (reference === undefined || first === undefined) return undefined;
   const { env, host, log } = context;
   const token = readToken(given.text("write-token-file"), env);
   if (token === undefined && !isLoopback(hostname)) {

@@ -50,7 +50,8 @@ export function builtPaths(
 ): BuiltPaths {
   const derivers = derivations ? JSON.stringify([...derivations]) : null;
   return reading(database(options), (db) => {
-    const until = Math.max(after, newestId(db));
+    const until = newestId(db);
+    if (until <= after) return { paths: [], until: after };
     const paths = db.query<BuiltPath, [number, number, string | null]>(BUILT).all(after, until, derivers);
     return { paths, until };
   });

@@ -4,6 +4,7 @@
  * The file is a term of its own format: `Derive([("out","/nix/store/…","",""),…],…)`, outputs sorted by name.
  * https://nix.dev/manual/nix/latest/protocols/derivation-aterm
  */
+import { readFileSync } from "node:fs";
 import { NixcacheError } from "../errors.ts";
 
 /**
@@ -26,4 +27,20 @@ export function parseOutputs(text: string, drvPath: string): Record<string, stri
     if (path !== "") outputs[name] = path;
   }
   return outputs;
+}
+
+/**
+ * Output paths of a derivation in the store; none when its file cannot be read, or they are not known before the build.
+ *
+ * @param file where the derivation's file is.
+ * @throws `nix-store` when it is no derivation.
+ */
+export function readOutputs(file: string, drvPath: string): string[] {
+  let text: string;
+  try {
+    text = readFileSync(file, "utf8");
+  } catch {
+    return [];
+  }
+  return Object.values(parseOutputs(text, drvPath));
 }

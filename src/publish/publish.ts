@@ -9,7 +9,7 @@ import { generationTime } from "../cache/tags.ts";
 import { mapConcurrently } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
 import type { Realisation } from "../nar/realisation.ts";
-import { formatPublicKey, publicKeyOf, type SecretKey } from "../nar/signing-key.ts";
+import { formatPublicKey, type PublicKey, publicKeyOf, type SecretKey } from "../nar/signing-key.ts";
 import { storeHashOf } from "../nar/store-path.ts";
 import type { PathInfo } from "../nix/store.ts";
 import { type Digest, digestOf } from "../oci/digest.ts";
@@ -21,10 +21,11 @@ import type { Upstream } from "../upstream/client.ts";
 import type { LogsByNar } from "./beside.ts";
 import { type LeftOut, leaveOutDependents } from "./complete.ts";
 import { baseName, logPath, newLine, restatedLine } from "./entries.ts";
+import { type NewPath, RunMemory } from "./memory.ts";
 import type { Compressor, Dump } from "./nar-file.ts";
 import { planUnits, type Unit } from "./plan.ts";
 import { type Selection, select } from "./select.ts";
-import { type NarFile, type UploadProgress, uploadUnit } from "./upload.ts";
+import { type UploadProgress, uploadUnit } from "./upload.ts";
 
 /** A store that fails this often in a row is not asked for the rest of the closure. */
 const MAX_FAILURES_IN_A_ROW = 3;
@@ -37,6 +38,8 @@ const UNCHANGED_MS = 24 * 3_600_000;
 
 export interface PublishContext extends ProtocolContext {
   readonly upstreams: readonly Upstream[];
+  /** Keys of upstreams: what one of these has signed is upstream. Default: none. */
+  readonly upstreamKeys?: readonly PublicKey[];
   readonly dump: Dump;
   /** The build log of a derivation, by its store path. Default: there is none. */
   readonly buildLog?: (derivation: string) => Uint8Array | undefined;
@@ -48,11 +51,8 @@ export interface PublishContext extends ProtocolContext {
   /** Packs and large NARs in the making at once. */
   readonly unitsAtOnce: number;
   readonly progress: PublishProgress;
-  /**
-   * What earlier runs of this process uploaded that no generation had yet, by NAR hash: it is not sent again. Kept up
-   * to date. Default: nothing.
-   */
-  readonly uploaded?: Map<string, NarFile>;
+  /** Of the publishes of this run before this one. Default: there were none. */
+  readonly memory?: RunMemory;
 }
 
 export interface PublishOptions {
@@ -87,6 +87,8 @@ export interface PublishResult {
   };
   /** Bytes of NARs before compression, and of blobs sent. */
   readonly bytes: { readonly nar: number; readonly sent: number };
+  /** What was uploaded, by earlier publishes of the same run too. */
+  readonly newPaths: readonly NewPath[];
   readonly leftOut: readonly LeftOut[];
 }
 
@@ -104,6 +106,7 @@ export async function publish(
   const selection = await select(closure, {
     known: (hash) => context.database.view.line(hash),
     upstreams: context.upstreams,
+    ...(context.upstreamKeys && { upstreamKeys: context.upstreamKeys }),
     signal: context.signal,
     warn: context.warn,
   });
@@ -121,11 +124,9 @@ class PublishRun {
   readonly #generation: GenerationWriter;
   readonly #until: AbortSignal | undefined;
   readonly #now: number;
-  /** By NAR hash. */
-  readonly #files: Map<string, NarFile>;
+  readonly #memory: RunMemory;
   readonly #failed = new Map<string, string>();
   readonly #restated: Map<string, EntryLine>;
-  readonly #sent = new Map<Digest, number>();
   /** Behind which NAR, by its hash, the log of a derivation goes: several outputs come from one. */
   readonly #logs = new Map<string, string>();
   #failuresInARow = 0;
@@ -145,8 +146,8 @@ class PublishRun {
     this.#selection = selection;
     this.#until = until;
     this.#restated = new Map(selection.restated);
-    this.#files = context.uploaded ?? new Map();
-    for (const { path, narHash } of closure) if (this.#restated.has(path)) this.#files.delete(narHash);
+    this.#memory = context.memory ?? new RunMemory();
+    for (const { path, narHash } of closure) if (this.#restated.has(path)) this.#memory.files.delete(narHash);
     this.#now = Math.floor(context.host.now() / 1000);
     this.#generation = new GenerationWriter(context, {
       source: origin.repository,
@@ -156,7 +157,7 @@ class PublishRun {
 
   /** What is new and not uploaded yet. */
   toUpload(): PathInfo[] {
-    return this.#selection.fresh.filter(({ narHash }) => !this.#files.has(narHash));
+    return this.#selection.fresh.filter(({ narHash }) => !this.#memory.files.has(narHash));
   }
 
   async run(): Promise<PublishResult> {
@@ -175,7 +176,9 @@ class PublishRun {
       const outcome = await this.#generation.commit(record, lines, blobsOf(lines));
       if ("committed" in outcome) {
         await foldOrWarn(this.#context);
-        return this.result(outcome.committed, leftOut);
+        const result = this.result(outcome.committed, leftOut);
+        for (const path of result.newPaths) this.#memory.committed.set(path.path, path);
+        return result;
       }
       await this.#uploadAgain(new Set(outcome.missing), lines);
     }
@@ -190,19 +193,25 @@ class PublishRun {
 
   result(generation: string | null, leftOut: readonly LeftOut[]): PublishResult {
     const failed = new Set(leftOut.map(({ path }) => path));
-    const uploaded = this.#closure.filter(({ path }) => this.#isNew(path) && !failed.has(path));
+    const { files, committed, sent } = this.#memory;
+    const uploaded = this.#closure.filter(
+      ({ path }) => (this.#isNew(path) || committed.has(path)) && !failed.has(path),
+    );
     return {
       generation,
       paths: {
         closure: this.#closure.length,
         upstream: this.#selection.upstream.size,
-        restated: this.#restated.size,
+        restated: this.#restated.keys().reduce((count, path) => count + (committed.has(path) ? 0 : 1), 0),
         uploaded: uploaded.length,
       },
       bytes: {
         nar: uploaded.reduce((sum, { narSize }) => sum + narSize, 0),
-        sent: [...this.#sent.values()].reduce((sum, size) => sum + size, 0),
+        sent: sent.values().reduce((sum, size) => sum + size, 0),
       },
+      newPaths: uploaded.map(({ path, narHash, narSize }) => {
+        return committed.get(path) ?? { path, narSize, fileSize: files.get(narHash)?.fileSize ?? null };
+      }),
       leftOut,
     };
   }
@@ -215,7 +224,7 @@ class PublishRun {
     const progress: UploadProgress = {
       compressed: (bytes) => this.#context.progress.compressed(bytes),
       stored: (blob, sent) => {
-        if (sent) this.#sent.set(blob.digest, blob.size);
+        if (sent) this.#memory.sent.set(blob.digest, blob.size);
         this.#context.progress.stored(blob, sent);
       },
     };
@@ -232,7 +241,7 @@ class PublishRun {
       if (until?.aborted) return this.#stop(unit);
       try {
         const { files, failed } = await uploadUnit(unit, uploadContext);
-        for (const [narHash, file] of files) this.#files.set(narHash, file);
+        for (const [narHash, file] of files) this.#memory.files.set(narHash, file);
         for (const [narHash, error] of failed) this.#failed.set(narHash, error.message);
         this.#failuresInARow = 0;
       } catch (error) {
@@ -296,7 +305,7 @@ class PublishRun {
     );
     for (const { path, narHash } of paths) {
       this.#restated.delete(path);
-      this.#files.delete(narHash);
+      this.#memory.files.delete(narHash);
     }
     await this.#upload(paths);
   }
@@ -311,7 +320,7 @@ class PublishRun {
     const lines: EntryLine[] = [];
     for (const info of complete) {
       const known = this.#restated.get(info.path);
-      const file = this.#files.get(info.narHash);
+      const file = this.#memory.files.get(info.narHash);
       const realisations = this.#context.realisations?.get(info.path) ?? [];
       const { key } = this.#context;
       if (known) lines.push(restatedLine(known, realisations, key, this.#now));
@@ -336,7 +345,7 @@ class PublishRun {
 
   /** Whether anything was uploaded that no generation had. */
   #hasNews(): boolean {
-    return this.#closure.some(({ path, narHash }) => this.#isNew(path) && this.#files.has(narHash));
+    return this.#closure.some(({ path, narHash }) => this.#isNew(path) && this.#memory.files.has(narHash));
   }
 
   /** Rule 7: identical to the newest generation of its kind, and that one is young; else a revert would be lost. */

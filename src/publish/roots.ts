@@ -1,5 +1,6 @@
 /**
- * The roots of a publish of bare paths, for its record: each path by its base name.
+ * The roots of a publish, for its record: names, and the store paths that they stand for. Bare paths go by their base
+ * names.
  *
  * The record is one line of the index, and a line is bounded. Whoever publishes a whole store gets one root that
  * stands for the list, by which the same list is recognised.
@@ -10,7 +11,12 @@ import { digestOf } from "../oci/digest.ts";
 const MAX_ROOTS = 2_000;
 
 export function rootsOf(paths: readonly string[]): Record<string, string> {
-  const sorted = [...new Set(paths)].sort();
-  if (sorted.length > MAX_ROOTS) return { [`${sorted.length} paths`]: digestOf(sorted.join("\n")) };
-  return Object.fromEntries(sorted.map((path) => [path.slice(path.lastIndexOf("/") + 1), path]));
+  return boundedRoots([...paths].sort().map((path) => [path.slice(path.lastIndexOf("/") + 1), path]));
+}
+
+/** @param named names and store paths; of the same name the last counts */
+export function boundedRoots(named: readonly (readonly [string, string])[]): Record<string, string> {
+  const roots = new Map(named);
+  if (roots.size <= MAX_ROOTS) return Object.fromEntries(roots);
+  return { [`${roots.size} paths`]: digestOf([...roots.values()].join("\n")) };
 }

@@ -1,13 +1,16 @@
 /**
  * What becomes of each path of a closure: the cache has it already and it is restated, an upstream has it and
- * it is left out, or it is new.
+ * it is left out, or it is new. What an upstream has signed it has: it is not asked.
  */
 import { type EntryLine, entryOf } from "../cache/entry.ts";
 import { mapConcurrently } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
+import { verifyNarInfo } from "../nar/signature.ts";
+import type { PublicKey } from "../nar/signing-key.ts";
 import { storeHashOf } from "../nar/store-path.ts";
 import type { PathInfo } from "../nix/store.ts";
 import type { Upstream } from "../upstream/client.ts";
+import { baseName } from "./entries.ts";
 
 /** Questions to upstreams under way at once. */
 const UPSTREAM_CONCURRENCY = 32;
@@ -26,6 +29,8 @@ export interface SelectContext {
   /** The cache's own line for a store hash. */
   readonly known: (storeHash: string) => EntryLine | undefined;
   readonly upstreams: readonly Upstream[];
+  /** Keys of upstreams. A path that one of these has signed is upstream. Default: none. */
+  readonly upstreamKeys?: readonly PublicKey[];
   readonly signal?: AbortSignal | undefined;
   readonly warn: (message: string) => void;
 }
@@ -41,12 +46,19 @@ export async function select(closure: readonly PathInfo[], context: SelectContex
     else unknown.push(info);
   }
   const asked = new UpstreamQuestions(context);
-  const found = await mapConcurrently(unknown, UPSTREAM_CONCURRENCY, (info) => asked.has(info.path));
+  const found = await mapConcurrently(unknown, UPSTREAM_CONCURRENCY, async (info) => {
+    return isSigned(info, context.upstreamKeys ?? []) || asked.has(info.path);
+  });
   return {
     restated,
     upstream: new Set(unknown.filter((_, i) => found[i]).map(({ path }) => path)),
     fresh: unknown.filter((_, i) => !found[i]),
   };
+}
+
+function isSigned(info: PathInfo, keys: readonly PublicKey[]): boolean {
+  const references = info.references.map(baseName);
+  return verifyNarInfo({ ...info, storePath: info.path, references }, keys);
 }
 
 class UpstreamQuestions {

@@ -1,6 +1,7 @@
 /** What a publish has done, in GitHub's Markdown, for the page of a job. */
 import { countStatuses, escapeCell, type OutputRow, renderMarkdown } from "../build/report.ts";
-import type { NewPath, PublishResult } from "../publish/publish.ts";
+import type { NewPath } from "../publish/memory.ts";
+import type { PublishResult } from "../publish/publish.ts";
 import { formatBytes, formatCount, formatDuration } from "./format.ts";
 
 export interface PublishFacts {

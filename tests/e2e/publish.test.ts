@@ -151,6 +151,7 @@ describeWith(["nix", "registry"], "publish", () => {
       generation: expect.stringMatching(/^\d{8}T\d{6}Z-[0-9a-f]{16}$/),
       paths: { closure: 3, upstream: 0, restated: 0, uploaded: 3 },
       bytes: { nar: expect.any(Number), sent: expect.any(Number) },
+      newPaths: expect.any(Array),
       leftOut: [],
       elapsedMs: expect.any(Number),
     });

@@ -13,7 +13,9 @@ export interface Refusal {
 
 /** Fails unless `result` is exactly this refusal. Warnings before it are allowed. */
 export function expectRefusal(result: CliResult, { code, says, hints = /\w/ }: Refusal): void {
-  const lines = result.stderr.trimEnd().split("\n");
+  // In GitHub Actions both are one annotation.
+  const text = result.stderr.replace(/^::error title=nixcache::(.*)%0A(.*)$/m, "[error] $1\n[info] $2");
+  const lines = text.trimEnd().split("\n");
   const told = lines.filter((line) => !line.startsWith("[warn] "));
   expect({ code: result.code, stdout: result.stdout, lines: told.length, told }).toMatchObject({
     code,

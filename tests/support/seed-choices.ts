@@ -9,6 +9,8 @@ export interface Choices {
   /** A whole number from 0 to below `limit`. */
   below(limit: number): number;
   pick<T>(items: readonly T[], count: number): T[];
+  /** One of them; there must be one. */
+  one<T>(items: readonly T[]): T;
 }
 
 /** @param name tells the choices of one test from those of another with the same seed */
@@ -21,6 +23,7 @@ export function choices(name: string): Choices {
     seed: own,
     random,
     below,
+    one: (items) => items[below(items.length)] as (typeof items)[number],
     pick(items, count) {
       const left = [...items];
       return Array.from({ length: Math.min(count, left.length) }, () =>

@@ -26,6 +26,14 @@ describe("readArguments", () => {
 
   test("what follows -- is no flag, and a name that ends in … takes any number", () => {
     expect(readArguments(["--", "--json"], ARGS).positionals).toEqual(["--json"]);
+    const raw = ["a", "--json", "--", "--cache", "--", "b"];
+    expect(readArguments(raw, { ...ARGS, "path…": { type: "positional" } }).behindDashes).toEqual([
+      "--cache",
+      "--",
+      "b",
+    ]);
+    expect(readArguments(["--"], ARGS).behindDashes).toEqual([]);
+    expect(readArguments(["a"], ARGS).behindDashes).toBeUndefined();
     const many: ArgsDef = { "path…": { type: "positional", required: false } };
     expect(readArguments(["a", "b", "c"], many).positionals).toEqual(["a", "b", "c"]);
   });

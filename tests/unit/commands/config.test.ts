@@ -11,9 +11,12 @@ import {
   journalDirectory,
   listenAddress,
   narCache,
+  outputsOrigin,
   publishOrigin,
+  queueDirectory,
   retryPolicy,
   signingKeySource,
+  upstreamKeys,
   upstreamUrls,
   writeToken,
 } from "../../../src/config.ts";
@@ -39,6 +42,12 @@ describe("the cache reference", () => {
       { GITHUB_ACTIONS: "true", GITHUB_REPOSITORY: "Owner/Repo" },
       "ghcr.io/owner/repo/nix-cache",
     ],
+    [
+      "GitHub Actions and NIXCACHE_REGISTRY",
+      undefined,
+      { GITHUB_ACTIONS: "true", GITHUB_REPOSITORY: "Owner/Repo", NIXCACHE_REGISTRY: "127.0.0.1:5000" },
+      "127.0.0.1:5000/owner/repo/nix-cache",
+    ],
     ["the data folder", undefined, { XDG_DATA_HOME: "/data" }, "/data/nixcache/cache"],
     ["the home folder", undefined, { NIXCACHE_CACHE: "" }, "/home/u/.local/share/nixcache/cache"],
   ])("comes from %s", (_, flag, env, expected) => {
@@ -61,6 +70,18 @@ test("each cache has a journal of its own, among what is state and not cache", (
   expect(folder({ XDG_STATE_HOME: "/s", NIXCACHE_INDEX_DIR: "/i" })).toBe("/s/nixcache");
   expect(folder({ XDG_STATE_HOME: "/s", STATE_DIRECTORY: "/var/lib/a:/var/lib/b" })).toBe("/var/lib/a");
   expect(folder({ STATE_DIRECTORY: "/var/lib/a", NIXCACHE_JOURNAL_DIR: "/j" })).toBe("/j");
+});
+
+test("each cache and each store has a queue of what was built", () => {
+  const one = cacheReference("/a", HOME);
+  const queue = queueDirectory(one, undefined, HOME);
+  expect(queue).toStartWith("/home/u/.local/state/nixcache/watch-");
+  expect(queueDirectory(one, undefined, { ...HOME, XDG_STATE_HOME: "/s" })).toStartWith("/s/nixcache/watch-");
+  expect(queueDirectory(cacheReference("/b", HOME), undefined, HOME)).not.toBe(queue);
+  expect(queueDirectory(one, "/chroot", HOME)).not.toBe(queue);
+  expect(queueDirectory(one, "/chroot", HOME)).toBe(
+    queueDirectory(one, undefined, { ...HOME, NIX_REMOTE: "/chroot" }),
+  );
 });
 
 test("the token for writing: the flag's file, else the variable", () => {
@@ -231,5 +252,64 @@ test("what gc keeps, by its flags", () => {
     keepBranches: ["main"],
     dropBranches: ["x/**"],
     maxBytes: 10 * 1024 ** 3,
+  });
+});
+
+describe("the origin of outputs", () => {
+  const checkout = { folder: "/f", origin: "https://h/o/r", branch: "main", revision: "abc" };
+  const actions = { GITHUB_ACTIONS: "true", GITHUB_REPOSITORY: "o/r" };
+  const repository = "https://github.com/o/r";
+
+  test.each([
+    ["nothing known", {}, undefined, { source: "paths" }],
+    ["a checkout without origin", {}, { ...checkout, origin: undefined }, { source: "paths" }],
+    [
+      "a checkout",
+      {},
+      checkout,
+      { source: "https://h/o/r#main", repository: "https://h/o/r", branch: "main", revision: "abc" },
+    ],
+    [
+      "no branch",
+      {},
+      { ...checkout, branch: undefined },
+      { source: "https://h/o/r", repository: "https://h/o/r", revision: "abc" },
+    ],
+    [
+      "a branch in Actions, whatever the checkout",
+      { ...actions, GITHUB_REF_NAME: "main", GITHUB_HEAD_REF: "" },
+      checkout,
+      { source: `${repository}#main`, repository, branch: "main" },
+    ],
+    [
+      "a pull request",
+      { ...actions, GITHUB_REF_NAME: "12/merge", GITHUB_HEAD_REF: "main" },
+      undefined,
+      { source: `${repository}#12/merge`, repository, branch: "main" },
+    ],
+  ])("%s", (_, env, found, expected) => {
+    expect(outputsOrigin(env, found)).toEqual(expected);
+  });
+});
+
+describe("keys of upstreams", () => {
+  const DEFAULT = "https://cache.nixos.org";
+  const KEY = `other-1:${Buffer.alloc(32).toString("base64")}`;
+  const names = (flags: string[] | undefined, urls: string[], env = {}) =>
+    upstreamKeys(flags, urls, env).map(({ name }) => name);
+
+  test.each([
+    ["the well-known one", undefined, [DEFAULT], {}, ["cache.nixos.org-1"]],
+    ["with a slash behind it", undefined, [`${DEFAULT}/`], {}, ["cache.nixos.org-1"]],
+    ["none without that upstream", undefined, ["https://other"], {}, []],
+    ["a variable", undefined, [], { NIXCACHE_UPSTREAM_KEYS: ` ${KEY}\n` }, ["other-1"]],
+    ["flags over it", [KEY], [DEFAULT], { NIXCACHE_UPSTREAM_KEYS: "x" }, ["other-1", "cache.nixos.org-1"]],
+    ["none at all", [""], [], { NIXCACHE_UPSTREAM_KEYS: KEY }, []],
+  ])("%s", (_, flags, urls, env, expected) => {
+    expect(names(flags, urls, env)).toEqual(expected);
+  });
+
+  test("that are none", () => {
+    expect(() => names(["x"], [])).toThrow(/upstream key: got no colon/);
   });
 });

@@ -1,0 +1,88 @@
+/**
+ * Our own cache as a substituter for a build of ours: serve's handler in this process, on a loopback port that Nix
+ * is told of by arguments. Nix's configuration stays as it is.
+ */
+import type { Context, OpenCache } from "../context.ts";
+import { messageOf } from "../errors.ts";
+import { randomId } from "../host.ts";
+import { formatPublicKey, type PublicKey } from "../nar/signing-key.ts";
+import type { Environment } from "../nix/location.ts";
+import { serveCache } from "../serve/cache.ts";
+import { createGuard } from "../serve/guard.ts";
+import { createHandler } from "../serve/handler.ts";
+import { MemoryBudget } from "../serve/memory.ts";
+import { Traffic } from "../serve/traffic.ts";
+import { createUpstreams } from "../serve/upstreams.ts";
+import { listen, serverUrl } from "./listen.ts";
+
+const ADDRESS = { hostname: "127.0.0.1", port: 0 } as const;
+
+/** Nix sends no bodies when it reads. */
+const MAX_BODY_BYTES = 1024;
+
+/** As serve has it by default. */
+const CONNECTIONS = 4;
+
+export interface OwnSubstituter extends AsyncDisposable {
+  /** For Nix's commands. */
+  readonly extraArgs: readonly string[];
+  readonly env: Environment;
+}
+
+/**
+ * Only what `key` has signed is taken, and what the person's own configuration trusts: who can write into the cache
+ * could name any key there. A cache that cannot be read is no reason not to build; publishing will say what is wrong.
+ * Where it was never read Nix is told nothing of it, since it would ask for seconds.
+ *
+ * @param cache to read from
+ */
+export async function ownSubstituter(
+  { protocol }: OpenCache,
+  key: PublicKey | undefined,
+  context: Context,
+): Promise<OwnSubstituter> {
+  const { host, env } = context;
+  const onError = (message: string) => context.log.warn(message);
+  const cache = serveCache(protocol, () => {});
+  await cache.refresh().catch((error) => {
+    context.signal.throwIfAborted();
+    onError(`builds cannot ask ${protocol.store.name} for what it has now: ${messageOf(error)}`);
+  });
+  if (!cache.isLoaded()) return { extraArgs: [], env, async [Symbol.asyncDispose]() {} };
+  const upstreams = createUpstreams([], { host, onError });
+  const handler = createHandler({
+    caches: [cache],
+    guard: createGuard(ADDRESS),
+    upstreams,
+    onError,
+    memory: new MemoryBudget(),
+    connections: CONNECTIONS,
+    traffic: new Traffic(),
+    clock: () => performance.now(),
+    underWay: () => server.pendingRequests,
+    status: () => ({}),
+    metrics: () => "",
+  });
+  // Nix remembers by URL what a cache had and had not, and ports come back.
+  const prefix = `/${randomId(host)}`;
+  const server = listen(ADDRESS, (request) => handler(behind(prefix, request)), MAX_BODY_BYTES);
+  const url = serverUrl(ADDRESS, server) + prefix;
+  const keys = key === undefined ? [] : ["--option", "extra-trusted-public-keys", formatPublicKey(key)];
+  return {
+    extraArgs: ["--option", "extra-substituters", url, ...keys],
+    // A proxy's 127.0.0.1 is another one.
+    env: { ...env, no_proxy: [env.no_proxy ?? env.NO_PROXY, ADDRESS.hostname].filter(Boolean).join(",") },
+    async [Symbol.asyncDispose]() {
+      await server.stop(true);
+      upstreams.close();
+    },
+  };
+}
+
+/** The request as if the server's root were at `prefix`. */
+function behind(prefix: string, request: Request): Request {
+  const url = new URL(request.url);
+  const path = url.pathname.startsWith(`${prefix}/`) ? url.pathname.slice(prefix.length) : "/absent";
+  const { method, headers, signal } = request;
+  return new Request(url.origin + path + url.search, { method, headers, signal });
+}

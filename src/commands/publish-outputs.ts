@@ -1,0 +1,155 @@
+/** Publishes outputs: finds them, builds them with our own cache as a substituter, and puts them into the cache. */
+import { type BuildOptions, type BuildResult, build, type TargetResult } from "../build/build.ts";
+import { type Discovery, discover, type Target } from "../build/discover.ts";
+import { type OutputRow, outputRows } from "../build/report.ts";
+import { describeRequests, joinDiscoveries, localFolder } from "../build/request.ts";
+import { outputsOrigin, spoolDirectory } from "../config.ts";
+import { type Context, openCache } from "../context.ts";
+import { publicKeyOf } from "../nar/signing-key.ts";
+import { hold } from "../nix/gc-roots.ts";
+import { validPaths } from "../nix/valid.ts";
+import { type PublishResult, publish } from "../publish/publish.ts";
+import { boundedRoots } from "../publish/roots.ts";
+import { readCheckout } from "../system/git.ts";
+import { type BuildLines, groupedLines, plainLines, terminalLines } from "../terminal/build-lines.ts";
+import { TOOL } from "../version.ts";
+import { watchBuild } from "../watch/run.ts";
+import { ownSubstituter } from "./own-substituter.ts";
+import { type Holdings, holdingsOf, resolveAll } from "./publish-paths.ts";
+import { nixSystem, type PublishSetup } from "./publish-setup.ts";
+import type { Wanted } from "./publish-wanted.ts";
+import { openWatch } from "./watch.ts";
+
+export interface PublishedOutputs {
+  readonly rows: readonly OutputRow[];
+  readonly result: PublishResult;
+  readonly holdings: Holdings;
+  /** Milliseconds. */
+  readonly buildMs: number;
+}
+
+type WantedOutputs = Extract<Wanted, { kind: "outputs" }>;
+
+/** @param cwd what sources are relative to. @throws as `discover`, `build` and `publish` */
+export async function publishOutputs(
+  wanted: WantedOutputs,
+  setup: PublishSetup,
+  context: Context,
+  cwd: string,
+): Promise<PublishedOutputs> {
+  const { host, signal } = context;
+  const started = host.now();
+  const given = await resolveAll(wanted.names, setup.store);
+  const lines = openLines(context);
+  const discovery = await discoverAll(wanted, setup, context, cwd, lines).catch((error) => {
+    lines.done();
+    throw error;
+  });
+  const origin = await originOf(wanted, context, cwd);
+  using watch = wanted.watch ? openWatch({ ...setup, origin }, context) : undefined;
+  const buildAll = (extraArgs: readonly string[]) =>
+    buildTargets(discovery.targets, setup, context, lines, extraArgs);
+  const drvPaths = discovery.targets.map(({ drvPath }) => drvPath);
+  const built = await (watch ? watchBuild(drvPaths, buildAll, watch) : buildAll([])).finally(() =>
+    lines.done(),
+  );
+  signal.throwIfAborted();
+  const buildMs = host.now() - started;
+  if (built.untrusted !== undefined) warnUntrusted(built.untrusted, context);
+
+  const paths = [...new Set([...given, ...built.targets.flatMap(({ paths }) => paths)])];
+  const { env } = context;
+  await using _ = await hold(paths, { ...setup, env, signal, temporary: spoolDirectory(env) });
+  const closure = await setup.store.closure(paths);
+  const named = [...built.targets.flatMap(rootsOfTarget), ...given.map((path) => [path, path] as const)];
+  using cache = watch ? undefined : openCache(setup.reference, "write", context);
+  const protocol = cache ? setup.publish(cache.protocol) : watch?.publish;
+  if (protocol === undefined) throw new Error("unreachable");
+  const result = await publish(
+    closure,
+    { ...origin, roots: boundedRoots(named) },
+    { ...protocol, realisations: setup.store.realisations(closure.map(({ path }) => path)) },
+    { dryRun: setup.dryRun, ...(watch && { until: watch.stopping.until }) },
+  ).finally(() => setup.progress.done());
+  signal.throwIfAborted();
+  return { rows: outputRows(discovery, built), result, holdings: holdingsOf(protocol), buildMs };
+}
+
+function openLines({ step, terminal, host }: Context): BuildLines {
+  if (step) return groupedLines(step);
+  return terminal ? terminalLines(process.stderr, host.now) : plainLines(process.stderr);
+}
+
+async function discoverAll(
+  { requests }: WantedOutputs,
+  { store, storeRoot }: PublishSetup,
+  { env, signal, log }: Context,
+  cwd: string,
+  lines: BuildLines,
+): Promise<Discovery> {
+  const found: (readonly [WantedOutputs["requests"][number], Discovery])[] = [];
+  for (const request of requests) {
+    const discovery = await discover({
+      ...request,
+      ...{ env, signal, cwd, system: nixSystem() },
+      ...(storeRoot !== undefined && { extraArgs: ["--store", storeRoot] }),
+      realPath: (path) => store.realPath(path),
+      onLine: (line) => lines.line(line),
+    });
+    found.push([request, discovery]);
+  }
+  const joined = joinDiscoveries(found);
+  if (joined.targets.length + joined.broken.length === 0) log.warn(`there are no outputs for ${nixSystem()}`);
+  return joined;
+}
+
+/** What the publish record says, but for the roots. */
+async function originOf({ requests, names }: WantedOutputs, { env }: Context, cwd: string) {
+  const folders = requests.map(({ source }) => localFolder(source, cwd));
+  // What is mixed out of several places is no generation of one of them.
+  const folder = folders.length === 1 && names.length === 0 ? folders[0] : undefined;
+  const checkout = folder === undefined ? undefined : await readCheckout(folder, env);
+  return {
+    ...{ tool: TOOL, system: nixSystem() },
+    ...outputsOrigin(env, checkout),
+    selection: describeRequests(requests, cwd, checkout?.folder),
+  };
+}
+
+/** Nix is given our cache only where it has something to do. */
+async function buildTargets(
+  targets: readonly Target[],
+  setup: PublishSetup,
+  context: Context,
+  lines: BuildLines,
+  extraArgs: readonly string[],
+): Promise<BuildResult> {
+  const { env, host, signal } = context;
+  const options: BuildOptions = {
+    ...{ env, host, signal, extraArgs },
+    ...(setup.storeRoot !== undefined && { storeRoot: setup.storeRoot }),
+    onLine: (line) => lines.line(line),
+    onState: (state) => lines.state(state),
+  };
+  const paths = targets.flatMap(({ outputs }) => Object.values(outputs));
+  const valid = await validPaths(paths, { env, storeRoot: setup.storeRoot });
+  if (paths.every((path) => valid.has(path))) return await build(targets, options);
+  using cache = openCache(setup.reference, "read", context);
+  await using own = await ownSubstituter(cache, setup.key && publicKeyOf(setup.key), context);
+  return await build(targets, { ...options, env: own.env, extraArgs: [...extraArgs, ...own.extraArgs] });
+}
+
+function warnUntrusted(found: string, { log }: Context): void {
+  log.warn(
+    `Nix's daemon does not trust this user, so builds take nothing from the cache: add the user to trusted-users in /etc/nix/nix.conf, or put up with building everything (${found})`,
+  );
+}
+
+/** The attribute stands for its first output, `out` where it has one; others have theirs behind `^`. */
+function rootsOfTarget({ target, paths }: TargetResult): (readonly [string, string])[] {
+  const name = target.attribute || target.name;
+  const first = "out" in target.outputs ? "out" : Object.keys(target.outputs)[0];
+  return Object.entries(target.outputs)
+    .filter(([, path]) => paths.includes(path))
+    .map(([output, path]) => [output === first ? name : `${name}^${output}`, path]);
+}

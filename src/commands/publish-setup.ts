@@ -1,0 +1,117 @@
+/** What every kind of publish needs, out of flags and environment. */
+import {
+  byteSize,
+  cacheReference,
+  DEFAULT_PART_BYTES,
+  signingKeySource,
+  upstreamKeys,
+  upstreamUrls,
+  wholeNumber,
+} from "../config.ts";
+import { type Context, openUpstreams } from "../context.ts";
+import { NixcacheError } from "../errors.ts";
+import { dumpNar } from "../nar/dump.ts";
+import { readSigningKey } from "../nar/key-file.ts";
+import type { SecretKey } from "../nar/signing-key.ts";
+import { STORE_DIR } from "../nar/store-path.ts";
+import { type NixStore, openNixStore } from "../nix/store.ts";
+import type { CacheReference } from "../oci/reference.ts";
+import type { ProtocolContext } from "../protocol/context.ts";
+import { Compressor } from "../publish/nar-file.ts";
+import type { PublishContext } from "../publish/publish.ts";
+import { type ProgressLine, plainProgress, terminalProgress } from "../terminal/progress.ts";
+import { DEFAULT_COMPRESSION_LEVEL } from "../zstd.ts";
+import { type Arguments, cacheArgs } from "./command.ts";
+
+/** Smaller parts would only multiply requests; a NAR may have some 32,000. */
+const MIN_PART_BYTES = 4 * 1024 * 1024;
+
+/** Packs and large NARs in the making at once: enough to compress on two cores while two uploads wait. */
+const UNITS_AT_ONCE = 4;
+
+export const SETUP_ARGS = {
+  ...cacheArgs("Leave out what this cache has"),
+  "upstream-key": {
+    type: "string",
+    valueHint: "KEY…",
+    description: "Leave out what this public key has signed, without asking (that of cache.nixos.org)",
+  },
+  "signing-key-file": { type: "string", valueHint: "FILE", description: "Sign with this secret key" },
+  "compression-level": { type: "string", valueHint: "N", description: "zstd level, 1 to 19 (3)" },
+  "part-size": {
+    type: "string",
+    valueHint: "SIZE",
+    description: "Compressed size at which a NAR is split (1G)",
+  },
+  store: { type: "string", valueHint: "ROOT", description: "Root of a chroot store to publish from" },
+  "dry-run": { type: "boolean", description: "Build, say what would be uploaded, and upload nothing" },
+} as const;
+
+export interface PublishSetup {
+  readonly reference: CacheReference;
+  readonly key: SecretKey | undefined;
+  /** zstd level. */
+  readonly level: number;
+  readonly store: NixStore;
+  readonly storeRoot: string | undefined;
+  readonly dryRun: boolean;
+  readonly progress: ProgressLine;
+  /** What publishing into an opened cache needs. */
+  publish(protocol: ProtocolContext): PublishContext;
+}
+
+/** @throws `usage`, `key`, `reference`, `nix-store` */
+export function readSetup(given: Arguments, context: Context): PublishSetup {
+  const { env, log } = context;
+  const { now } = context.host;
+  const keySource = signingKeySource(given.text("signing-key-file"), env);
+  const key = keySource && readSigningKey(keySource);
+  const level = wholeNumber(
+    "--compression-level",
+    given.text("compression-level"),
+    DEFAULT_COMPRESSION_LEVEL,
+    1,
+    19,
+  );
+  const partBytes = byteSize("--part-size", given.text("part-size"), DEFAULT_PART_BYTES, MIN_PART_BYTES);
+  const urls = upstreamUrls(given.texts("upstream"), env);
+  const upstreams = openUpstreams(urls);
+  const trusted = upstreamKeys(given.texts("upstream-key"), urls, env);
+  const reference = cacheReference(given.text("cache"), env);
+  const storeRoot = given.text("store");
+  const store = openNixStore({ storeRoot, env });
+  if (store.storeDir !== STORE_DIR) {
+    throw new NixcacheError("nix-store", `the store is ${store.storeDir}, expected ${STORE_DIR}`, {
+      hint: "Clients can only substitute paths below /nix/store.",
+    });
+  }
+  const progress = context.terminal
+    ? terminalProgress(process.stderr, now)
+    : plainProgress((line) => log.info(line), now);
+  return {
+    ...{ reference, key, level, store, storeRoot, progress },
+    dryRun: given.flag("dry-run"),
+    publish: (protocol) => ({
+      ...protocol,
+      warn: (message) => {
+        progress.pause();
+        protocol.warn(message);
+      },
+      upstreams,
+      upstreamKeys: trusted,
+      key,
+      partBytes,
+      unitsAtOnce: UNITS_AT_ONCE,
+      compressor: new Compressor(level, context.threads),
+      dump: (info) => dumpNar(store.realPath(info.path)),
+      buildLog: (derivation) => store.buildLog(derivation),
+      progress,
+    }),
+  };
+}
+
+/** The Nix system that this process runs on, such as `x86_64-linux`. */
+export function nixSystem(): string {
+  const cpu = { x64: "x86_64", arm64: "aarch64" }[process.arch as string] ?? process.arch;
+  return `${cpu}-${process.platform}`;
+}
