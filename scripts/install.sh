@@ -24,7 +24,7 @@ trap 'rm -rf "$work"' EXIT
 cd "$work"
 
 fetch() {
-  curl --fail --silent --show-error --location --retry 5 --retry-all-errors --output "$1" "$releases/$version/$1"
+  curl --fail --silent --show-error --location --retry 5 --retry-connrefused --output "$1" "$releases/$version/$1"
 }
 fetch SHA256SUMS
 fetch "$archive"

@@ -22,7 +22,11 @@ const PARTS = [
   "tests/faults/index-killed.test.ts",
   "tests/faults/killed.test.ts",
   "tests/faults/publishers.test.ts",
+  "tests/soak",
 ];
+
+/** What a busy server is asked for in an hour. */
+const SERVE_REQUESTS = "36000";
 
 await runScript(async () => {
   const { values } = parseArgs({ options: { minutes: { type: "string", default: "10" } } });
@@ -48,9 +52,11 @@ await runScript(async () => {
         "./tests/support/seed.ts",
         part,
       ];
-      const status = await run(command, { NIXCACHE_SEED: seed, CI: "true" });
+      const env = { NIXCACHE_SEED: seed, NIXCACHE_SOAK_REQUESTS: SERVE_REQUESTS, CI: "true" };
+      const status = await run(command, env);
       if (status === 0) continue;
-      console.log(`\nFAILED after ${since(started)}, to repeat: NIXCACHE_SEED=${seed} bun run test ${part}`);
+      const repeat = `NIXCACHE_SEED=${seed} NIXCACHE_SOAK_REQUESTS=${SERVE_REQUESTS} bun run test ${part}`;
+      console.log(`\nFAILED after ${since(started)}, to repeat: ${repeat}`);
       return 1;
     }
   }

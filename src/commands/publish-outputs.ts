@@ -8,8 +8,8 @@ import { type Context, openCache } from "../context.ts";
 import { publicKeyOf } from "../nar/signing-key.ts";
 import { hold } from "../nix/gc-roots.ts";
 import { validPaths } from "../nix/valid.ts";
-import { type PublishResult, publish } from "../publish/publish.ts";
-import { boundedRoots } from "../publish/roots.ts";
+import { type PublishContext, type PublishResult, publish } from "../publish/publish.ts";
+import { boundedRoots, rootsOf } from "../publish/roots.ts";
 import { readCheckout } from "../system/git.ts";
 import { type BuildLines, groupedLines, plainLines, terminalLines } from "../terminal/build-lines.ts";
 import { TOOL } from "../version.ts";
@@ -37,7 +37,7 @@ export async function publishOutputs(
   context: Context,
   cwd: string,
 ): Promise<PublishedOutputs> {
-  const { host, signal } = context;
+  const { env, host, signal } = context;
   const started = host.now();
   const given = await resolveAll(wanted.names, setup.store);
   const lines = openLines(context);
@@ -46,33 +46,41 @@ export async function publishOutputs(
     throw error;
   });
   const origin = await originOf(wanted, context, cwd);
-  using watch = wanted.watch ? openWatch({ ...setup, origin }, context) : undefined;
   const buildAll = (extraArgs: readonly string[]) =>
     buildTargets(discovery.targets, setup, context, lines, extraArgs);
-  const drvPaths = discovery.targets.map(({ drvPath }) => drvPath);
-  const built = await (watch ? watchBuild(drvPaths, buildAll, watch) : buildAll([])).finally(() =>
-    lines.done(),
-  );
-  signal.throwIfAborted();
-  const buildMs = host.now() - started;
-  if (built.untrusted !== undefined) warnUntrusted(built.untrusted, context);
 
-  const paths = [...new Set([...given, ...built.targets.flatMap(({ paths }) => paths)])];
-  const { env } = context;
-  await using _ = await hold(paths, { ...setup, env, signal, temporary: spoolDirectory(env) });
-  const closure = await setup.store.closure(paths);
-  const named = [...built.targets.flatMap(rootsOfTarget), ...given.map((path) => [path, path] as const)];
-  using cache = watch ? undefined : openCache(setup.reference, "write", context);
-  const protocol = cache ? setup.publish(cache.protocol) : watch?.publish;
-  if (protocol === undefined) throw new Error("unreachable");
-  const result = await publish(
-    closure,
-    { ...origin, roots: boundedRoots(named) },
-    { ...protocol, realisations: setup.store.realisations(closure.map(({ path }) => path)) },
-    { dryRun: setup.dryRun, ...(watch && { until: watch.stopping.until }) },
-  ).finally(() => setup.progress.done());
-  signal.throwIfAborted();
-  return { rows: outputRows(discovery, built), result, holdings: holdingsOf(protocol), buildMs };
+  /** @param until as `publish` has it */
+  const publishBuilt = async (
+    built: BuildResult,
+    protocol: PublishContext,
+    until?: AbortSignal,
+  ): Promise<PublishedOutputs> => {
+    signal.throwIfAborted();
+    const buildMs = host.now() - started;
+    if (built.untrusted !== undefined) warnUntrusted(built.untrusted, context);
+    const paths = [...new Set([...given, ...built.targets.flatMap(({ paths }) => paths)])];
+    await using _ = await hold(paths, { ...setup, env, signal, temporary: spoolDirectory(env) });
+    const closure = await setup.store.closure(paths);
+    const roots = boundedRoots([...built.targets.flatMap(rootsOfTarget), ...Object.entries(rootsOf(given))]);
+    const result = await publish(
+      closure,
+      { ...origin, roots },
+      { ...protocol, realisations: setup.store.realisations(closure.map(({ path }) => path)) },
+      { dryRun: setup.dryRun, ...(until && { until }) },
+    ).finally(() => setup.progress.done());
+    signal.throwIfAborted();
+    return { rows: outputRows(discovery, built), result, holdings: holdingsOf(protocol), buildMs };
+  };
+
+  if (wanted.watch) {
+    using watch = openWatch({ ...setup, origin }, context);
+    const drvPaths = discovery.targets.map(({ drvPath }) => drvPath);
+    const built = await watchBuild(drvPaths, buildAll, watch).finally(() => lines.done());
+    return await publishBuilt(built, watch.publish, watch.stopping.until);
+  }
+  const built = await buildAll([]).finally(() => lines.done());
+  using cache = openCache(setup.reference, "write", context);
+  return await publishBuilt(built, setup.publish(cache.protocol));
 }
 
 function openLines({ step, terminal, host }: Context): BuildLines {
@@ -141,7 +149,7 @@ async function buildTargets(
 
 function warnUntrusted(found: string, { log }: Context): void {
   log.warn(
-    `Nix's daemon does not trust this user, so builds take nothing from the cache: add the user to trusted-users in /etc/nix/nix.conf, or put up with building everything (${found})`,
+    `Nix's daemon does not trust this user, so builds take nothing from the cache: add the user to trusted-users in /etc/nix/nix.conf, or put up with building everything (${found.replace(/^warning: /, "")})`,
   );
 }
 

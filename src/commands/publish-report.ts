@@ -68,9 +68,8 @@ export function tell(published: Published, run: Run, context: Context): void {
   }
   if (failed.length > 0) {
     for (const row of failed) step?.annotate("error", `${row.status}: ${row.reason ?? ""}`, row.attribute);
-    log.error(
-      `${formatCount(failed.length, "output")} of ${rows.length} failed; what was built is published`,
-    );
+    const others = run.dryRun ? "" : ", what could be built is published";
+    log.error(`${formatCount(failed.length, "output")} of ${rows.length} failed${others}`);
     if (!result?.leftOut.length) setExitCode(EXIT_CODES.build);
   }
   if (exitCode) setExitCode(exitCode);

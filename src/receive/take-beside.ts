@@ -49,6 +49,7 @@ async function takeDebuginfo(path: string, upload: Upload, intake: Intake): Prom
   const body = await receiveText(upload, MAX_TEXT_BYTES);
   const nar = baseName(textIn(parseJson(body, path), "archive", path));
   digestOfName(nar);
+  checkText(path, body);
   checkCount(path, "", nar, intake);
   await intake.within(Buffer.byteLength(body), () =>
     intake.journal.addText({ path, kind: "attached", nar }, body),
@@ -72,6 +73,7 @@ async function takeRealisation(path: string, upload: Upload, intake: Intake): Pr
   const known = present && "text" in present ? present.text : undefined;
   const text = path.startsWith("realisations/") ? signedText(value, path, known, intake) : body;
   if (text === known) return false;
+  checkText(path, text);
   await intake.within(Buffer.byteLength(text), () => journal.addText({ path, kind: "attached", hash }, text));
   intake.added();
   return true;
@@ -120,6 +122,16 @@ function checkCount(path: string, hash: string, nar: string, { journal, index }:
   ]);
   if (paths.size <= MAX_ATTACHMENTS) return;
   throw new Refusal(413, `${path}: a store path can have ${MAX_ATTACHMENTS} logs, realisations and the like`);
+}
+
+/** @throws Refusal for what would not fit into the line of its entry: as JSON, and with all signatures */
+function checkText(path: string, text: string): void {
+  const size = Buffer.byteLength(JSON.stringify(text));
+  if (size <= MAX_TEXT_BYTES) return;
+  throw new Refusal(
+    413,
+    `${path}: it would take ${size} bytes of the index, expected at most ${MAX_TEXT_BYTES}`,
+  );
 }
 
 function parseJson(body: string, path: string): Record<string, unknown> {

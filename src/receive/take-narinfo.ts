@@ -2,7 +2,7 @@
 import { mapConcurrently } from "../concurrency.ts";
 import { preview } from "../errors.ts";
 import { formatNarInfo, MAX_NARINFO_LENGTH, type NarInfo, parseNarInfo } from "../nar/narinfo.ts";
-import { signNarInfo } from "../nar/signature.ts";
+import { parseSignature, signNarInfo } from "../nar/signature.ts";
 import { storeHashOf } from "../nar/store-path.ts";
 import { baseName, fileName } from "./batch.ts";
 import { receiveText, type Upload } from "./body.ts";
@@ -29,19 +29,28 @@ export async function takeNarInfo(storeHash: string, upload: Upload, intake: Int
       `${sent.storePath}: got Compression: ${sent.compression}, which not every Nix can unpack`,
     );
   }
+  // Clients give up on a path for one that is none, even beside a good one.
+  for (const sig of sent.sigs) parseSignature(sig, sent.storePath);
   await checkReferences(sent, intake);
   const described = await withFile(sent, intake);
   const present = intake.narinfo(storeHash);
   const info = withSignatures(described, present, intake);
   const narinfo = formatNarInfo(info);
   if (narinfo === present) return false;
+  const size = Buffer.byteLength(narinfo);
+  if (size > MAX_NARINFO_LENGTH) {
+    throw new Refusal(
+      413,
+      `${info.storePath}: the narinfo has ${size} bytes with all signatures, expected at most ${MAX_NARINFO_LENGTH}`,
+    );
+  }
   const file = {
     path: `${storeHash}.narinfo`,
     kind: "narinfo",
     hash: storeHash,
     nar: fileName(info),
   } as const;
-  await intake.within(Buffer.byteLength(narinfo), () =>
+  await intake.within(size, () =>
     intake.journal.addText({ ...file, deriver: info.deriver ?? null }, narinfo),
   );
   intake.added();

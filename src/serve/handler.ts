@@ -16,7 +16,7 @@ import { Exchange } from "./exchange.ts";
 import type { Guard } from "./guard.ts";
 import type { Page } from "./page/page.ts";
 import { PROMETHEUS_TYPE } from "./prometheus.ts";
-import { TEXT, text } from "./respond.ts";
+import { clientGone, sandboxed, TEXT, text } from "./respond.ts";
 import { type Route, route } from "./route.ts";
 import type { Source } from "./source.ts";
 import type { Traffic } from "./traffic.ts";
@@ -72,10 +72,10 @@ export function createHandler(options: HandlerOptions): (request: Request) => Re
     try {
       const response = answer(found, request, options, exchange);
       return response instanceof Promise
-        ? response.catch((error) => failed(found, error, options)).then(begin)
+        ? response.catch((error) => failed(found, request, error, options)).then(begin)
         : begin(response);
     } catch (error) {
-      return begin(failed(found, error, options));
+      return begin(failed(found, request, error, options));
     }
   };
 }
@@ -229,10 +229,10 @@ async function attached(
 
 /** The answer of an upstream, counted. */
 function passed(response: Response, request: Request, exchange: Exchange): Response {
+  const { status, headers } = sandboxed(response);
   if (!response.ok) return response;
   exchange.source = "upstream";
   if (request.method === "HEAD" || response.body === null) return response;
-  const { status, headers } = response;
   return new Response(exchange.stream(response.body), { status, headers });
 }
 
@@ -268,7 +268,8 @@ async function refresh(request: Request, options: HandlerOptions): Promise<Respo
 }
 
 /** What went wrong on the way to an answer. A narinfo is then absent: 5xx would abort the client's build. */
-function failed(found: Route, error: unknown, { onError }: HandlerOptions): Response {
+function failed(found: Route, { signal }: Request, error: unknown, { onError }: HandlerOptions): Response {
+  if (signal.aborted) return clientGone();
   onError(messageOf(error));
   if (found.kind === "narinfo") return new Response("not found\n", { status: 404, headers: TEXT });
   return new Response("the cache cannot be read now\n", { status: 502, headers: TEXT });

@@ -1,8 +1,15 @@
+interface Entry<V> {
+  /** Its own text: a piece of another one would keep all of that in memory. */
+  readonly key: string;
+  readonly value: V;
+  readonly size: number;
+}
+
 /** A map of a bounded size: what was not used for the longest time goes first. */
 export class Lru<V> {
   readonly #maxSize: number;
   /** A Map keeps the order of insertion; what is used is inserted anew. */
-  readonly #entries = new Map<string, { readonly value: V; readonly size: number }>();
+  readonly #entries = new Map<string, Entry<V>>();
   #size = 0;
 
   /** @param maxSize of all values together, in the unit of `set` */
@@ -13,14 +20,15 @@ export class Lru<V> {
   get(key: string): V | undefined {
     const entry = this.#entries.get(key);
     if (entry === undefined) return undefined;
-    this.#entries.delete(key);
-    this.#entries.set(key, entry);
+    this.#entries.delete(entry.key);
+    this.#entries.set(entry.key, entry);
     return entry.value;
   }
 
   set(key: string, value: V, size = 1): void {
     this.delete(key);
-    this.#entries.set(key, { value, size });
+    const entry = { key: Buffer.from(key).toString(), value, size };
+    this.#entries.set(entry.key, entry);
     this.#size += size;
     for (const oldest of this.#entries.keys()) {
       if (this.#size <= this.#maxSize) break;

@@ -12,6 +12,9 @@ import { route } from "./route.ts";
 /** Printable ASCII; what follows a # would not be sent. https://www.rfc-editor.org/rfc/rfc3986#section-2 */
 const URL_CHARACTERS = /^[!-"$-~]+$/;
 
+/** They are kept in memory by the ten thousand. */
+const MAX_URL_LENGTH = 1024;
+
 const URL_LINES = /^URL: (.*)$/gm;
 
 /**
@@ -23,7 +26,7 @@ export function withReachableUrl(narinfo: string, upstreamId: string): { text: s
   const [url = ""] = urls;
   // Readers differ in which of two counts.
   if (urls.length !== 1) throw wrongUrl(urls.join(" "));
-  if (!URL_CHARACTERS.test(url)) throw wrongUrl(url);
+  if (url.length > MAX_URL_LENGTH || !URL_CHARACTERS.test(url)) throw wrongUrl(url);
   if (/^https?:\/\//i.test(url) && URL.canParse(url)) return { text: narinfo, url };
   // Against another cache it would mean another server, or the top of that one.
   if (/^\/|^[^?]*\/\//.test(url)) throw wrongUrl(url);

@@ -9,6 +9,7 @@ import { parseHash } from "../nar/hash.ts";
 import { parseNarInfo } from "../nar/narinfo.ts";
 import { type BlobCache, downloadAtOnce } from "../oci/blob-cache.ts";
 import type { Digest } from "../oci/digest.ts";
+import type { ByteRange } from "../oci/store.ts";
 import type { BlobReader } from "../protocol/blob-range.ts";
 import { Lru } from "./lru.ts";
 import type { ClientRequest } from "./upstreams.ts";
@@ -48,7 +49,7 @@ export class UpstreamNars {
     if (known === undefined || known.size === 0) return undefined;
     const { digest, size } = known;
     const store = this.#cache.over(
-      { name: `the upstream, ${url},`, readBlob: (_, options) => read(url, client, fetch, options) },
+      { name: `the upstream, ${url},`, readBlob: (_, options) => read(url, size, client, fetch, options) },
       // Not every upstream has ranges.
       { download: downloadAtOnce, onWrong: () => this.#known.delete(url) },
     );
@@ -61,10 +62,13 @@ export class UpstreamNars {
 
 async function read(
   url: string,
+  size: number,
   client: ClientRequest,
   fetch: FetchNar,
-  { range, signal }: Parameters<BlobReader["readBlob"]>[1] = {},
+  options: Parameters<BlobReader["readBlob"]>[1] = {},
 ): ReturnType<BlobReader["readBlob"]> {
+  const { signal } = options;
+  const range = options.range?.length === size ? undefined : options.range;
   const headers = new Headers();
   const via = client.headers.get("via");
   if (via !== null) headers.set("via", via);
@@ -72,12 +76,29 @@ async function read(
   const found = await fetch({ method: "GET", headers, signal: signal ?? client.signal });
   if (found === "absent") return undefined;
   if (found === "failed") throw new NixcacheError("unreachable", `GET ${url}: no upstream answered`);
+  // Who has no ranges gives all of it.
+  if (found.status === 200) return (range && found.body ? cut(found.body, range) : found.body) ?? undefined;
   const isRange = found.headers.get("content-range")?.startsWith(`bytes ${range?.offset}-`) === true;
-  if (found.status === (range ? 206 : 200) && (range === undefined || isRange))
-    return found.body ?? undefined;
+  if (found.status === 206 && isRange) return found.body ?? undefined;
   await found.body?.cancel();
   throw new NixcacheError(
     "unreachable",
     `GET ${url}: got status ${found.status} from the upstream, expected ${range ? "the range asked for" : "the file"}`,
+  );
+}
+
+/** The bytes of `range` out of a body that begins before it. */
+function cut(body: ReadableStream<Uint8Array>, { offset, length }: ByteRange): ReadableStream<Uint8Array> {
+  const end = offset + length;
+  let at = 0;
+  return body.pipeThrough(
+    new TransformStream<Uint8Array, Uint8Array>({
+      transform(chunk, controller) {
+        const piece = chunk.subarray(Math.max(0, offset - at), Math.max(0, end - at));
+        at += chunk.length;
+        if (piece.length > 0) controller.enqueue(piece);
+        if (at >= end) controller.terminate();
+      },
+    }),
   );
 }

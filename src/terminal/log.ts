@@ -53,8 +53,15 @@ export function setLevel(log: Log, level: LogLevel): void {
 const MAX_WAITING_BYTES = 1024 * 1024;
 
 /** Plain lines, many a second; while nobody reads them they are left out. */
-export function createLineWriter(stream: Pick<NodeJS.WriteStream, "write" | "writableLength">) {
+export function createLineWriter(stream: Pick<NodeJS.WriteStream, "write">) {
+  // Of standard error Bun's `writableLength` is always 0.
+  let waiting = 0;
   return (line: string): void => {
-    if (stream.writableLength < MAX_WAITING_BYTES) stream.write(`${line}\n`);
+    if (waiting >= MAX_WAITING_BYTES) return;
+    const size = Buffer.byteLength(line) + 1;
+    waiting += size;
+    stream.write(`${line}\n`, () => {
+      waiting -= size;
+    });
   };
 }

@@ -5,6 +5,7 @@ import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { parseHash } from "../../src/nar/hash.ts";
 import { parseNarInfo } from "../../src/nar/narinfo.ts";
+import { CheckedClient, learnPaths } from "../support/checked-client.ts";
 import { type Cli, type CliServer, openCli } from "../support/cli.ts";
 import { noFaults } from "../support/fault-plan.ts";
 import { type FaultProxy, startFaultProxy } from "../support/fault-proxy.ts";
@@ -16,6 +17,7 @@ import { writeRandomFile } from "../support/random-file.ts";
 import { startRegistry, type TestRegistry } from "../support/registry.ts";
 import { canMount, mountSmallDisk } from "../support/small-disk.ts";
 import { openClient, storeVariables } from "../support/substitute.ts";
+import { startUpstreamDouble } from "../support/upstream-double.ts";
 
 const MIB = 1024 ** 2;
 const LARGE = 24 * MIB;
@@ -250,6 +252,29 @@ describeWith(["nix", "registry"], "the disk cache", () => {
       }
       await server.stop();
       await upstream.stop();
+    });
+
+    test("one without ranges gives what is larger than the cache, and ranges of it", async () => {
+      const teacher = await serve(newFolder());
+      const [known] = await learnPaths(teacher, [large], nix);
+      await teacher.stop();
+      if (known === undefined) throw new Error("nothing learned");
+      const { narinfoUrl, narinfo, narUrl, nar } = known;
+      const files = new Map([[narinfoUrl, Buffer.from(narinfo)] as const, [narUrl, nar] as const]);
+      const upstream = cleanup.add(await startUpstreamDouble(files));
+      const from = ["--cache", cli.path("empty"), "--upstream", upstream.url];
+      const folder = newFolder();
+      const server = await cli.serve([...from, "--nar-cache", folder, "--nar-cache-size", "16M"], {
+        env: BRISK,
+      });
+      const client = new CheckedClient(server.url);
+      await client.text(narinfoUrl, narinfo);
+      await client.nar(known);
+      await client.nar(known, { offset: 0, length: 5 });
+      await client.nar(known, { offset: 7 * MIB + 1, length: 5 * MIB });
+      await client.nar(known, { offset: nar.length - 5, length: 5 });
+      expect(kept(folder)).toEqual([]);
+      await server.stop();
     });
 
     test("a file that is not what its narinfo states breaks once and passes without the cache from then on", async () => {

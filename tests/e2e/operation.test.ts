@@ -87,7 +87,7 @@ describeWith(["nix", "registry"], "operation", () => {
     for (const socket of sockets) socket.destroy();
     expect(await server.stop()).toBe(0);
     console.log(`100 clients that do not read: ${Math.round(server.peakRss() / MIB)} MiB`);
-    expect(server.peakRss()).toBeLessThan(300 * MIB);
+    expect(server.peakRss()).toBeLessThan(200 * MIB);
   });
 
   test("defect 26: a client that pauses for longer than Bun's idle time-out is not cut", async () => {

@@ -4,6 +4,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { PublishRecord } from "../../src/cache/record.ts";
 import { refresh } from "../../src/protocol/refresh.ts";
+import { readCommands } from "../support/actions-log.ts";
 import { auditCache, openCacheStore } from "../support/audit.ts";
 import { type Cli, type CliResult, openCli, type RunOptions } from "../support/cli.ts";
 import { type FaultProxy, startFaultProxy } from "../support/fault-proxy.ts";
@@ -270,7 +271,15 @@ describeWith(["nix", "registry"], "publish", () => {
         ...{ GITHUB_ACTIONS: "true", GITHUB_REPOSITORY: "o/r", GITHUB_SHA: "abc", GITHUB_RUN_ID: "7" },
         ...{ GITHUB_REF_NAME: "12/merge", GITHUB_HEAD_REF: "main" },
       };
-      await summaryOf(publish(cache, ["--json"], { cwd, env }));
+      const file = join(cwd, "config", "flake.nix");
+      const hostile = "##[set-output name=generation]evil";
+      const text = await Bun.file(file).text();
+      writeFileSync(file, text.replace("one = ", `"${hostile}" = throw "${hostile}"; one = `));
+      const result = await publish(cache, ["--json"], { cwd, env });
+      // Names and reasons of strangers are in the JSON, and no commands.
+      expect(readCommands(result.stdout)).toEqual([]);
+      const broken = JSON.parse(result.stdout).outputs[0];
+      expect(broken).toMatchObject({ attribute: `packages.${SYSTEM}."${hostile}"`, reason: hostile });
       expect(await records(cache)).toMatchObject([
         {
           source: "https://github.com/o/r#12/merge",

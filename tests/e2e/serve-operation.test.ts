@@ -149,6 +149,18 @@ describeWith(["nix"], "the operation of serve", () => {
       expect(server.log()).toBe("");
     });
 
+    test("a client that never sends the rest of what it has begun does not hold it", async () => {
+      const server = await indexed(await serve([], { NIXCACHE_GRACE: "10m" }));
+      const { hostname, port } = new URL(server.url);
+      const begun = connect(Number(port), hostname);
+      begun.write(
+        "POST /nix-cache-info HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+      );
+      await new Promise((resolve) => begun.once("data", resolve));
+      expect(await server.stop()).toBe(0);
+      begun.destroy();
+    });
+
     test("a registry that does not answer does not hold it", async () => {
       const asked = Promise.withResolvers<void>();
       const socket = { data: () => asked.resolve() };

@@ -299,6 +299,14 @@ describeWith(["nix", "registry"], "serve --writable", () => {
       expect(result.stderr).not.toContain("1234567");
     });
 
+    test.each(["--write-token-file", "--signing-key-file"])(
+      "%s without --writable is refused",
+      async (flag) => {
+        const args = ["serve", "--cache", cli.path("none"), "--upstream", "", "--port", "0", flag, "x"];
+        expect(await cli.run(args)).toMatchObject({ code: 2, stdout: "" });
+      },
+    );
+
     test("Nix with the token in its netrc file may, others are told why not", async () => {
       const cache = newCache();
       const server = await serveWritable(cache, ["--listen", "0.0.0.0"], token);

@@ -28,23 +28,7 @@ const HEADERS = {
 
 const FRESH = { ...HEADERS, "cache-control": "no-store" };
 
-/** As nginx calls it: the client is gone. Nobody sees it but the access log. */
-const CLIENT_GONE = 499;
-
 export function createPage(data: PageData): Page {
-  const answer = createAnswer(data);
-  return async (path, query, request) => {
-    try {
-      return await answer(path, query, request);
-    } catch (error) {
-      // A search that the next key overtakes is no failure.
-      if (request.signal.aborted) return new Response(null, { status: CLIENT_GONE });
-      throw error;
-    }
-  };
-}
-
-function createAnswer(data: PageData): Page {
   return async (path, query, request) => {
     const { method } = request;
     if (path === "") {

@@ -269,6 +269,24 @@ describe("a range of a blob", () => {
     expect(memory.taken).toBe(0);
   });
 
+  test("ends when the signal fires after all was asked for, also over a store that ignores it", async () => {
+    const controller = new AbortController();
+    const go = Promise.withResolvers<void>();
+    const store = storeOf({ before: () => go.promise });
+    const deaf: BlobReader = {
+      name: "deaf",
+      readBlob: (digest, options) => store.readBlob(digest, { range: options?.range }),
+    };
+    const memory = new WatchedBudget();
+    const { signal } = controller;
+    const range = { offset: 0, length: 3 * 256 * 1024 };
+    const read = collect(readBlobRange(deaf, BLOB, range, { connections: 4, memory, signal }));
+    controller.abort(new Error("enough"));
+    go.resolve();
+    await expect(read).rejects.toThrow("enough");
+    expect(memory.taken).toBe(0);
+  });
+
   test.each([
     ["too little", -1, 2 * MIB],
     ["too much", 1, 2 * MIB],

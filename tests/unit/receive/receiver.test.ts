@@ -14,6 +14,8 @@ import { receiving, type UploadedPath, uploadedPath } from "../../support/receiv
 
 const path = uploadedPath("a");
 
+const baseNameOf = ({ info }: UploadedPath) => info.storePath.slice("/nix/store/".length);
+
 /** Nothing that was not accepted is left on disk. */
 function filesIn(folder: string): string[] {
   return ["blobs", "drafts"].flatMap((name) => readdirSync(join(folder, name)));
@@ -185,6 +187,32 @@ describe("refused, with nothing left behind", () => {
     expect(answer.text.length).toBeLessThan(1024);
     expect(filesIn(server.folder)).toEqual([]);
     expect(server.journal.totals()).toEqual({ paths: 0, bytes: 0 });
+  });
+
+  test("a signature that is none, as clients give up on its path", async () => {
+    using server = receiving(new MemoryStore());
+    const answer = await server.upload(withInfo({ sigs: ["cache.nixos.org-1:AAAA"] }));
+    expect(answer).toMatchObject({ status: 400, text: expect.stringContaining("64 bytes") });
+  });
+
+  test("what would not fit into the index with what is there, since it would hold up all else", async () => {
+    using server = receiving(new MemoryStore());
+    const signature = Buffer.alloc(64).toString("base64");
+    const sigs = (of: string, count: number) =>
+      Array.from({ length: count }, (_, at) => `${of}${at}:${signature}`);
+    expect((await server.upload(withInfo({ sigs: sigs("a", 8_000) }))).status).toBe(201);
+    expect((await server.upload(withInfo({ sigs: sigs("b", 8_000) }))).status).toBe(413);
+    const target = "realisations/sha256:0!out.doi";
+    const realisation = { id: "sha256:0!out", outPath: baseNameOf(path), dependentRealisations: {} };
+    const statuses = [];
+    for (const of of ["a", "b"]) {
+      const body = JSON.stringify({ ...realisation, signatures: sigs(of, 400) });
+      statuses.push((await server.put(target, body)).status);
+    }
+    const doubled = JSON.stringify({ outPath: baseNameOf(path), x: "\\".repeat(20_000) });
+    statuses.push((await server.put("build-trace-v2/x.drv/out.doi", doubled)).status);
+    expect(statuses).toEqual([201, 413, 413]);
+    expect((await server.upload(uploadedPath("b"))).status).toBe(201);
   });
 
   test("what the journal has no room for", async () => {

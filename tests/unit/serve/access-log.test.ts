@@ -1,4 +1,7 @@
 import { expect, test } from "bun:test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { accessLine } from "../../../src/serve/access-log.ts";
 import { Exchange } from "../../../src/serve/exchange.ts";
 import { KindTraffic } from "../../../src/serve/traffic.ts";
@@ -39,12 +42,38 @@ test("nothing that a client sends makes a second line, drives a terminal, or fil
 
 test("lines that nobody reads are left out, so that memory stays bounded", () => {
   const written: string[] = [];
-  const stream = { writableLength: 0, write: (text: string) => written.push(text) > 0 };
-  const write = createLineWriter(stream as never);
-  write("a");
-  stream.writableLength = 2 ** 20;
-  write("b");
-  stream.writableLength = 0;
-  write("c");
-  expect(written).toEqual(["a\n", "c\n"]);
+  const flushed: (() => void)[] = [];
+  const write = createLineWriter({
+    write: (text: string, done: () => void) => {
+      written.push(text);
+      return flushed.push(done) < 0;
+    },
+  } as never);
+  const long = "a".repeat(2 ** 20);
+  for (const line of [long, "b", "c"]) write(line);
+  expect(written).toEqual([`${long}\n`]);
+  flushed.shift()?.();
+  write("d");
+  expect(written.slice(1)).toEqual(["d\n"]);
+});
+
+test("of a real pipe that nobody reads hardly more than a MiB is kept", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "nixcache-test-lines-"));
+  const file = join(import.meta.dir, "../../../src/terminal/log.ts");
+  const script = `
+    import { writeFileSync } from "node:fs";
+    import { createLineWriter } from ${JSON.stringify(file)};
+    const write = createLineWriter(process.stderr);
+    for (let turn = 0; turn < 100; turn++) {
+      for (let line = 0; line < 1000; line++) write("x".repeat(99));
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    writeFileSync(process.argv[1], "all");`;
+  // Nothing is read before all has been written.
+  const unread = 'mkfifo "$2"; "$0" -e "$1" "$2" 2>&1 >/dev/null | { cat "$2" >/dev/null; cat; }';
+  const child = Bun.spawn(["sh", "-c", unread, process.execPath, script, join(folder, "all")]);
+  const text = await child.stdout.text();
+  rmSync(folder, { recursive: true });
+  expect(text.length).toBeLessThan(2 * 1024 ** 2);
+  expect(text).toMatch(/^(x{99}\n){500,}$/);
 });

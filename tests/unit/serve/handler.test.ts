@@ -50,7 +50,7 @@ function serverOf(
   });
   const ask = async (path: string, method = "GET", headers: Record<string, string> = {}) =>
     handler(new Request(`http://127.0.0.1${path}`, { method, headers }));
-  return { cache, ask, errors, memory, traffic };
+  return { cache, handle: handler, ask, errors, memory, traffic };
 }
 
 function upstreamWith(answers: Record<string, string>): Upstream {
@@ -369,6 +369,46 @@ describe("the handler", () => {
     expect((await ask(`/${storeHash("a")}.narinfo`, "GET", evil)).status).toBe(200);
     expect((await ask("/nix-cache-info", "GET", evil)).status).toBe(200);
     expect(await (await ask("/metrics")).text()).toBe("x 1\n");
+  });
+
+  test("a client that hangs up before its answer is there is nobody's failure", async () => {
+    const store = new MemoryStore();
+    using machine = party(store);
+    const { path } = await commitLarge(machine, 1000);
+    const hanging: Upstream = {
+      ...deadUpstream,
+      request: async (file) => {
+        if (file !== "nix-cache-info") throw new Error("aborted");
+        return undefined;
+      },
+    };
+    const { cache, handle, errors, traffic } = serverOf(machine, [hanging]);
+    await cache.refresh();
+    for (const asked of [path, "/nar/u.nar.xz", "/log/x.drv"]) {
+      const client = new AbortController();
+      store.before = () => {
+        client.abort();
+        throw new NixcacheError("interrupted", "interrupted");
+      };
+      if (asked !== path) client.abort();
+      const request = new Request(`http://127.0.0.1${asked}`, { signal: client.signal });
+      expect([asked, (await handle(request)).status]).toEqual([asked, 499]);
+    }
+    expect([errors, traffic.of("nar").statuses[5]]).toEqual([[], 0]);
+  });
+
+  test("what upstreams write cannot act as a page of ours", async () => {
+    using machine = party(new MemoryStore());
+    const { cache, ask } = serverOf(machine, [
+      upstreamWith({ "nar/u.nar": "<script>", "log/u.drv": "<script>" }),
+    ]);
+    await cache.refresh();
+    for (const path of ["/nar/u.nar", "/log/u.drv"]) {
+      const { status, headers } = await ask(path);
+      const policy = headers.get("content-security-policy");
+      expect([path, status, policy]).toEqual([path, 200, "sandbox; default-src 'none'"]);
+      expect(headers.get("x-content-type-options")).toBe("nosniff");
+    }
   });
 
   test("other methods are refused with what is allowed", async () => {

@@ -1,3 +1,4 @@
+import { heapStats } from "bun:jsc";
 import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { Lru } from "../../../src/serve/lru.ts";
@@ -27,4 +28,21 @@ test("never holds more than it may, and always what was set last if that fits", 
     }),
     propertyParameters(),
   );
+});
+
+test("rule 6: a key that was cut out of a text does not keep that text in memory", () => {
+  const lru = new Lru<number>(1000);
+  const held = () => {
+    Bun.gc(true);
+    return heapStats().heapSize + heapStats().extraMemorySize;
+  };
+  const before = held();
+  for (let index = 0; index < 1000; index++) {
+    const text = Buffer.alloc(32 * 1024, `${index} `).toString();
+    lru.set(text.slice(100, 150) + index, index);
+    lru.set(text.slice(0, 60), index);
+    expect(lru.get(text.slice(0, 60))).toBe(index);
+  }
+  expect(held() - before).toBeLessThan(8 * 1024 ** 2);
+  expect(lru.get(Buffer.alloc(60, "999 ").toString())).toBe(999);
 });

@@ -56,6 +56,7 @@ describe("the URL of an upstream's narinfo", () => {
     "x#y",
     "?x",
     "x%3fy",
+    `nar/${"x".repeat(1024)}`,
   ])("that leaves the upstream is refused: %s", (url) => {
     expect(() => withReachableUrl(narinfo(url), ID)).toThrow("within its cache");
   });

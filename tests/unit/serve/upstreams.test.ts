@@ -278,7 +278,7 @@ describe("an upstream that fails", () => {
       },
     });
     const { upstreams, errors } = await open([a, double("b")]);
-    await upstreams.nar("nar/a.nar", { ...WAY, signal: client.signal });
+    await expect(upstreams.nar("nar/a.nar", { ...WAY, signal: client.signal })).rejects.toThrow();
     expect([upstreams.status()[0]?.state, errors]).toEqual(["up", []]);
   });
 });
