@@ -74,6 +74,8 @@ describeWith(["nix", "registry"], "tokens", () => {
     for (let round = 0; round < 5; round++) {
       const before = tokenRequests(proxy);
       proxy.expireTokens();
+      // Else they would go on at the storage host, which knows no tokens.
+      proxy.expireLinks();
       // None of them hears that the token has ended before all have sent it.
       let waiting = 0;
       const all = Promise.withResolvers<void>();
