@@ -19,7 +19,7 @@ export async function startUpstreamDouble(files: ReadonlyMap<string, Buffer>): P
     if (file === undefined || method === "HEAD") return;
     const breaks = double.mood === "breaks" && target.startsWith("/nar/");
     await answer.write(breaks ? file.subarray(0, file.length / 2) : file);
-    if (breaks) answer.reset();
+    if (breaks) answer.end();
   });
   const double: UpstreamDouble = { url: `http://${host}`, mood: "answers", close };
   return double;
