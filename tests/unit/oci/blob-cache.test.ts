@@ -118,6 +118,8 @@ function gated(bytes: Uint8Array) {
     asked++;
     let done = 0;
     while (done < bytes.length) {
+      // An abort that came before is no event any more.
+      signal.throwIfAborted();
       const aborted = new Promise<never>((_, reject) =>
         signal.addEventListener("abort", () => reject(signal.reason), { once: true }),
       );
