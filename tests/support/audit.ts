@@ -57,6 +57,18 @@ export async function namedBlobs(store: Store): Promise<Set<Digest>> {
   return named;
 }
 
+/** Digests of all manifests under tags, and of all that they name. */
+export async function namedDigests(store: Store): Promise<Set<Digest>> {
+  const named = new Set<Digest>();
+  for (const tag of await store.listTags()) {
+    const stored = await store.readManifest(tag);
+    if (typeof stored !== "object") continue;
+    const { config, layers } = decodeManifest(stored.bytes, tag);
+    for (const { digest } of [stored, config, ...layers]) named.add(digest);
+  }
+  return named;
+}
+
 function hex(hash: string): string {
   return Buffer.from(parseHash(hash, "hash").bytes).toString("hex");
 }

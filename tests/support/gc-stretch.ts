@@ -6,7 +6,7 @@ import type { PublishRecord } from "../../src/cache/record.ts";
 import { type GenerationName, generationTime, segmentTag } from "../../src/cache/tags.ts";
 import { collectGarbage, type GcReport } from "../../src/gc/gc.ts";
 import type { Policy } from "../../src/gc/plan.ts";
-import { type Digest, digestOf } from "../../src/oci/digest.ts";
+import { digestOf } from "../../src/oci/digest.ts";
 import { decodeManifest } from "../../src/oci/manifest.ts";
 import type { Store } from "../../src/oci/store.ts";
 import { foldOrWarn } from "../../src/protocol/fold.ts";
@@ -117,18 +117,6 @@ export class Stretch implements Disposable {
     return tags
       .flatMap((tag) => (tag.startsWith("seg-") && !dead.has(tag.slice(-16)) ? [tag.slice(4)] : []))
       .sort();
-  }
-
-  /** Digests of all manifests under tags, and of all that they name. */
-  async named(): Promise<Set<Digest>> {
-    const named = new Set<Digest>();
-    for (const tag of await this.store.listTags()) {
-      const stored = await this.store.readManifest(tag);
-      if (typeof stored !== "object") continue;
-      const { config, layers } = decodeManifest(stored.bytes, tag);
-      for (const { digest } of [stored, config, ...layers]) named.add(digest);
-    }
-    return named;
   }
 
   [Symbol.dispose](): void {

@@ -3,7 +3,7 @@
  * its data in a temporary folder. Ended by its process id, never by name.
  * https://distribution.github.io/distribution/about/configuration/
  */
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -158,6 +158,13 @@ function configuration(folder: string, port: number, { deletion = true, user }: 
     http: { addr: `127.0.0.1:${port}`, secret: "only for tests" },
     ...(user === undefined ? {} : { auth: { htpasswd: { realm: "test", path: join(folder, "htpasswd") } } }),
   });
+}
+
+/** Hexadecimal digests of all blobs and manifests in a registry's folder, sorted. */
+export async function blobsOnDisk({ folder }: TestRegistry): Promise<string[]> {
+  const root = join(folder, "docker", "registry", "v2", "blobs", "sha256");
+  const names = await Promise.all((await readdir(root)).map((prefix) => readdir(join(root, prefix))));
+  return names.flat().sort();
 }
 
 /** Free now; somebody may take it before it is used, so whoever asks tries again. */

@@ -1,12 +1,10 @@
 /** Collecting garbage at the real docker-registry, and what its own collector then leaves on the disk. */
 import { describe, expect, test } from "bun:test";
-import { readdir } from "node:fs/promises";
-import { join } from "node:path";
 import { collectGarbage } from "../../../src/gc/gc.ts";
 import { digestHex } from "../../../src/oci/digest.ts";
-import { openCacheStore } from "../../support/audit.ts";
+import { namedDigests, openCacheStore } from "../../support/audit.ts";
 import { DAY, HOUR, STRETCH_POLICY, Stretch } from "../../support/gc-stretch.ts";
-import { hasRegistry, withRegistry } from "../../support/registry.ts";
+import { blobsOnDisk, hasRegistry, withRegistry } from "../../support/registry.ts";
 
 const START = Date.UTC(2026, 0, 1);
 
@@ -26,8 +24,8 @@ describe.skipIf(!hasRegistry())("gc at docker-registry", () => {
       expect(freed?.refused).toEqual([]);
       await registry.collectGarbage({ untagged: true });
       await stretch.check();
-      const named = [...(await stretch.named())].map(digestHex).sort();
-      expect(await blobsOnDisk(registry.folder)).toEqual(named);
+      const named = [...(await namedDigests(store))].map(digestHex).sort();
+      expect(await blobsOnDisk(registry)).toEqual(named);
     }));
 
   test("that allows no deletions: generations end all the same, and nothing promised is lost", () =>
@@ -48,9 +46,3 @@ describe.skipIf(!hasRegistry())("gc at docker-registry", () => {
       { deletion: false },
     ));
 });
-
-async function blobsOnDisk(folder: string): Promise<string[]> {
-  const root = join(folder, "docker", "registry", "v2", "blobs", "sha256");
-  const names = await Promise.all((await readdir(root)).map((prefix) => readdir(join(root, prefix))));
-  return names.flat().sort();
-}

@@ -8,6 +8,7 @@ import { digestHex, digestOf } from "../../../src/oci/digest.ts";
 import { openLayout } from "../../../src/oci/layout.ts";
 import { collectBlobs } from "../../../src/oci/layout-collect.ts";
 import { decodeIndex } from "../../../src/oci/layout-index.ts";
+import { namedDigests } from "../../support/audit.ts";
 import { DAY, HOUR, MAIN_LINE, STRETCH_POLICY, Stretch } from "../../support/gc-stretch.ts";
 import { commitNames, party, testEntry } from "../../support/protocol.ts";
 
@@ -41,7 +42,7 @@ describe("gc in a folder", () => {
         expect(freed?.gone).toBeGreaterThan(0);
         await stretch.check();
         const files = await readdir(join(folder, "blobs", "sha256"));
-        expect(files.sort()).toEqual([...(await stretch.named())].map(digestHex).sort());
+        expect(files.sort()).toEqual([...(await namedDigests(stretch.store))].map(digestHex).sort());
       }),
     60_000,
   );

@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { generationId } from "../../../src/cache/tags.ts";
 import { collectGarbage } from "../../../src/gc/gc.ts";
 import { refresh } from "../../../src/protocol/refresh.ts";
+import { namedDigests } from "../../support/audit.ts";
 import { DAY, HOUR, MAIN_LINE, STRETCH_POLICY, Stretch } from "../../support/gc-stretch.ts";
 import { MemoryStore, withMethods } from "../../support/memory-store.ts";
 import { commitNames, party, testEntry, viewOf } from "../../support/protocol.ts";
@@ -38,7 +39,7 @@ describe("gc over weeks", () => {
       if (![...store.tags.values()].includes(digest)) store.manifests.delete(digest);
     store.collect();
     await stretch.check();
-    const named = await stretch.named();
+    const named = await namedDigests(stretch.store);
     expect([...store.blobs.keys()].filter((digest) => !named.has(digest))).toEqual([]);
     using reader = party(store);
     await refresh(reader, { list: true });
