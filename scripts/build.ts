@@ -23,7 +23,11 @@ export interface BuildOptions {
 /** @returns the executable's path. @throws when Bun's bundler fails; it has printed why. */
 export async function build(options: BuildOptions = {}): Promise<string> {
   const outfile = options.outfile ?? join(ROOT, "dist", "nixcache");
-  const constants = { NIXCACHE_VERSION: packageJson.version, NIXCACHE_COMMIT: await commit() };
+  const constants = {
+    NIXCACHE_VERSION: packageJson.version,
+    NIXCACHE_COMMIT: await commit(),
+    NIXCACHE_DATE: await commitDate(),
+  };
   const argv = [
     ...["build", "--compile", "--minify", "--sourcemap", "--bytecode", "--format=esm"],
     ...["--no-compile-autoload-dotenv", "--no-compile-autoload-bunfig"],
@@ -50,12 +54,22 @@ export async function build(options: BuildOptions = {}): Promise<string> {
 async function commit(): Promise<string> {
   const given = process.env.NIXCACHE_COMMIT;
   if (given) return given;
-  // An archive unpacked inside somebody else's checkout is not of that checkout's commit.
-  const prefix = await outputOf(["git", "rev-parse", "--show-prefix"]);
-  const head = await outputOf(["git", "rev-parse", "--short=12", "HEAD"]);
-  const status = await outputOf(["git", "status", "--porcelain"]);
-  if (prefix !== "" || head === undefined || status === undefined) return "unknown";
+  const head = await ofCheckout(["rev-parse", "--short=12", "HEAD"]);
+  const status = await ofCheckout(["status", "--porcelain"]);
+  if (head === undefined || status === undefined) return "unknown";
   return status === "" ? head : `${head}-dirty`;
+}
+
+/** The day of that commit, in UTC: the man page has a date, and the same sources give the same bytes. */
+export async function commitDate(): Promise<string> {
+  const seconds = await ofCheckout(["log", "-1", "--format=%ct"]);
+  return seconds === undefined ? "" : new Date(Number(seconds) * 1000).toISOString().slice(0, 10);
+}
+
+/** An archive unpacked inside somebody else's checkout is not of that checkout's commit. */
+async function ofCheckout(args: readonly string[]): Promise<string | undefined> {
+  const prefix = await outputOf(["git", "rev-parse", "--show-prefix"]);
+  return prefix === "" ? await outputOf(["git", ...args]) : undefined;
 }
 
 if (import.meta.main) {

@@ -21,8 +21,12 @@ export const PARTS = {
     purpose: "an OCI registry to test with",
   },
   chromium: { package: "chromium", program: "chromium", purpose: "a browser to test with" },
+  fish: { package: "fish", program: "fish", purpose: "a shell to test completions with" },
+  groff: { package: "groff-base", program: "groff", purpose: "renders the man page" },
+  mandoc: { package: "mandoc", program: "mandoc", purpose: "checks the man page" },
   nginx: { package: "nginx-light", program: "nginx", purpose: "a storage host to test with" },
   skopeo: { package: "skopeo", program: "skopeo", purpose: "copies OCI images" },
+  zsh: { package: "zsh", program: "zsh", purpose: "a shell to test completions with" },
 } as const satisfies Record<string, Part>;
 
 export type PartName = keyof typeof PARTS;

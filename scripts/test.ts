@@ -13,7 +13,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { build } from "./build.ts";
 import { countTests, reportedFiles, type TestCounts } from "./junit.ts";
-import { ensureParts } from "./parts.ts";
+import { ensureParts, PARTS, type PartName } from "./parts.ts";
 import { ROOT, run, runScript } from "./process.ts";
 
 /** Milliseconds a single test may take. A real Nix on a slow machine takes its time; a hang takes for ever. */
@@ -44,7 +44,8 @@ await runScript(async () => {
 
   await step("parts", async () => {
     // Without them the tests that need them are skipped, which CI does not accept.
-    await ensureParts(["nix", "registry", "skopeo", "nginx", "chromium"], { optional: !isCi });
+    const names = Object.keys(PARTS) as PartName[];
+    await ensureParts(names, { optional: !isCi });
   });
   await step("format and lint", () => bun("x", "biome", "check", "."));
   await step("types", () => bun("x", "tsc", "--noEmit"));

@@ -37,6 +37,8 @@ export const EXIT_CODES = {
   damaged: 14,
   /** Some outputs could not be built; what could be was published. */
   build: 15,
+  /** `doctor` found something wrong. */
+  unwell: 16,
   /** Interrupted by a signal, or aborted by the caller. */
   interrupted: 130,
 } as const;

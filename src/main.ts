@@ -3,28 +3,23 @@
  * exit code.
  */
 import { randomUUID } from "node:crypto";
-import { type CommandDef, defineCommand, renderUsage, runCommand } from "citty";
+import { defineCommand, renderUsage, runCommand } from "citty";
 import { StepLog } from "./actions/step-log.ts";
-import { gc } from "./commands/gc.ts";
-import { keygen } from "./commands/keygen.ts";
-import { publish } from "./commands/publish.ts";
-import { serve } from "./commands/serve.ts";
-import { verify } from "./commands/verify.ts";
+import { commands } from "./commands/commands.ts";
+import { DESCRIPTION } from "./commands/man.ts";
 import { isActions } from "./config.ts";
 import { type Context, realHost, threadCount } from "./context.ts";
 import { type ErrorCode, EXIT_CODES, messageOf, NixcacheError, systemCode } from "./errors.ts";
 import { createLog, createStepLog } from "./terminal/log.ts";
 import { COMMIT, VERSION } from "./version.ts";
 
-const commands: Record<string, CommandDef> = { serve, publish, verify, gc, keygen };
-
 const main = defineCommand({
   meta: {
     name: "nixcache",
     version: VERSION,
-    description: "Turns any GitHub repository into a Nix binary cache",
+    description: DESCRIPTION,
   },
-  subCommands: commands,
+  subCommands: { ...commands },
 });
 
 const env = process.env;

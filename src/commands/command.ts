@@ -9,6 +9,7 @@ import { type ArgsDef, type CommandDef, defineCommand } from "citty";
 import { DEFAULT_UPSTREAM } from "../config.ts";
 import type { Context } from "../context.ts";
 import { messageOf, NixcacheError } from "../errors.ts";
+import type { Described } from "../manual/command-spec.ts";
 
 export interface Arguments {
   /** Those behind `--` too. */
@@ -46,17 +47,21 @@ export function cacheArgs(upstreamDescription: string) {
 /** A positional whose name ends so takes any number of arguments, a flag whose hint ends so any number of values. */
 const MANY = "…";
 
+/** What citty runs, and the manual describes. */
+export type Command = CommandDef & Described;
+
 export function command(
   meta: { name: string; description: string },
   ownArgs: ArgsDef,
   run: (given: Arguments, context: Context) => Promise<void> | void,
-): CommandDef {
+): Command {
   const args: ArgsDef = { ...ownArgs, ...COMMON_ARGS };
-  return defineCommand({
+  const definition = defineCommand({
     meta,
     args,
     run: ({ rawArgs, data }) => run(readArguments(rawArgs, args), data as Context),
   });
+  return { ...definition, meta, args };
 }
 
 /** @throws `usage` for unknown and repeated flags, missing values, and more arguments than the command takes. */

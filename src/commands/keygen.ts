@@ -6,8 +6,18 @@ export const keygen = command(
   { name: "keygen", description: "Make a signing key pair in Nix's own format" },
   {
     name: { type: "positional", required: false, description: "Name of the key, such as example.org-1" },
-    secret: { type: "positional", required: false, description: "File for the secret key (secret.key)" },
-    pub: { type: "positional", required: false, description: "File for the public key (public.key)" },
+    secret: {
+      type: "positional",
+      required: false,
+      valueHint: "FILE",
+      description: "File for the secret key (secret.key)",
+    },
+    pub: {
+      type: "positional",
+      required: false,
+      valueHint: "FILE",
+      description: "File for the public key (public.key)",
+    },
     public: {
       type: "boolean",
       description: "Read a secret key from standard input and print its public key",

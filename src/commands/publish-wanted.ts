@@ -9,6 +9,7 @@ export const WANTED_ARGS = {
   "what…": {
     type: "positional",
     required: false,
+    valueHint: "PATH",
     description: "Store paths, links to them such as ./result, or what is to be built, such as nixpkgs#hello",
   },
   stdin: {

@@ -60,7 +60,7 @@ export const serve = command(
     grace: { type: "string", valueHint: "TIME", description: "When stopped, let transfers go on (30s)" },
     "log-level": {
       type: "string",
-      valueHint: "LEVEL",
+      valueHint: LOG_LEVELS.join("|"),
       description: `One of ${LOG_LEVELS.join(", ")}, which is a line for each request (info)`,
     },
   },

@@ -12,6 +12,10 @@ const PARTS = {
   chromium: hasChromium,
   nginx: hasNginx,
   skopeo: () => Bun.which("skopeo") !== null,
+  fish: () => Bun.which("fish") !== null,
+  zsh: () => Bun.which("zsh") !== null,
+  groff: () => Bun.which("groff") !== null,
+  mandoc: () => Bun.which("mandoc") !== null,
 } as const;
 
 /** `describe`, skipped where a part is missing; with CI=true it runs, and fails for want of the part. */

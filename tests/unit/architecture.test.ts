@@ -35,6 +35,9 @@ const AREAS: readonly Area[] = [
   { name: "nar", layer: 0, files: ["nar/*.ts"], mayImport: ["base"] },
   { name: "cache", layer: 0, files: ["cache/*.ts"], mayImport: ["base", "nar", "oci"] },
 
+  // Made of the command line's definitions, which it is handed.
+  { name: "manual", layer: 0, files: ["manual/*.ts"], mayImport: ["base"] },
+
   { name: "protocol", layer: 2, files: ["protocol/*.ts"], mayImport: [...PURE, ...ADAPTERS] },
   { name: "build", layer: 2, files: ["build/*.ts"], mayImport: ["base", "nar", "nix"] },
   { name: "publish", layer: 2, files: ["publish/*.ts"], mayImport: [...PURE, ...ADAPTERS, "protocol"] },
@@ -85,6 +88,7 @@ const AREAS: readonly Area[] = [
       "receive",
       "verify",
       "gc",
+      "manual",
       "terminal",
     ],
   },
