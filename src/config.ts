@@ -191,6 +191,36 @@ export function listenAddress(
   return { hostname: flags.listen ?? variable(env, "NIXCACHE_LISTEN") ?? DEFAULT_LISTEN, port };
 }
 
+/** Where clients find serve: `--url`, else this machine at `--port` or where the environment has it listen. */
+export function clientUrl(
+  flags: { url: string | undefined; port: string | undefined },
+  env: Environment,
+): string {
+  const { hostname, port } = listenAddress({ port: flags.port }, env);
+  if (flags.url === undefined) {
+    // What listens everywhere is on this machine as well.
+    const host = hostname === "0.0.0.0" || hostname === "::" ? DEFAULT_LISTEN : hostname;
+    return `http://${host.includes(":") ? `[${host}]` : host}:${port}`;
+  }
+  if (flags.port !== undefined) throw new NixcacheError("usage", "--url and --port exclude each other");
+  const isUsable = /^https?:\/\/[^\s#]+$/.test(flags.url) && URL.canParse(flags.url);
+  if (isUsable) return flags.url.replace(/\/+$/, "");
+  throw new NixcacheError(
+    "usage",
+    `--url: got ${JSON.stringify(flags.url)}, expected an address such as http://cache.lan:${DEFAULT_PORT}`,
+  );
+}
+
+/**
+ * The file in which Nix looks for a user's own settings, or the machine's.
+ * https://nix.dev/manual/nix/latest/command-ref/conf-file
+ */
+export function nixConfFile(of: "user" | "system", env: Environment): string {
+  if (of === "system") return join(variable(env, "NIX_CONF_DIR") ?? "/etc/nix", "nix.conf");
+  const [first] = variable(env, "NIX_USER_CONF_FILES")?.split(":") ?? [];
+  return first || join(variable(env, "XDG_CONFIG_HOME") ?? join(home(env), ".config"), "nix", "nix.conf");
+}
+
 /** Milliseconds between two refreshes of the index. */
 export function indexTtlMs(flag: string | undefined, env: Environment): number {
   const given = flag ?? variable(env, "NIXCACHE_INDEX_TTL");

@@ -106,6 +106,16 @@ export class IndexReader {
     return this.#read.query<{ n: number }, []>("SELECT count(DISTINCT hash) AS n FROM entry").get()?.n ?? 0;
   }
 
+  /** The first store hashes from `hash` on, in their order. */
+  hashesFrom(hash: string, limit: number): string[] {
+    return this.#read
+      .query<{ hash: string }, [string, number]>(
+        "SELECT DISTINCT hash FROM entry WHERE hash >= ? ORDER BY hash LIMIT ?",
+      )
+      .all(hash, limit)
+      .map((row) => row.hash);
+  }
+
   layers(): LayerRow[] {
     return this.#read
       .query<LayerRow, []>(

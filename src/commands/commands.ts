@@ -1,15 +1,19 @@
 /** All commands, in the order in which help lists them. */
 import type { Command } from "./command.ts";
 import { completions } from "./completions.ts";
+import { doctor } from "./doctor.ts";
 import { gc } from "./gc.ts";
 import { keygen } from "./keygen.ts";
 import { man } from "./man.ts";
 import { publish } from "./publish.ts";
 import { serve } from "./serve.ts";
+import { use } from "./use.ts";
 import { verify } from "./verify.ts";
 
 export const commands: Readonly<Record<string, Command>> = {
   serve,
+  use,
+  doctor,
   publish,
   verify,
   gc,

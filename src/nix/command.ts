@@ -8,10 +8,17 @@ export interface CommandResult {
   readonly stderr: string;
 }
 
-/** @throws `nix-store` when the program cannot be started; a failure of the program itself is a result. */
-export type RunCommand = (argv: readonly string[], env: Environment) => Promise<CommandResult>;
+/**
+ * @param signal ends the program at once
+ * @throws `nix-store` when the program cannot be started; a failure of the program itself is a result.
+ */
+export type RunCommand = (
+  argv: readonly string[],
+  env: Environment,
+  signal?: AbortSignal,
+) => Promise<CommandResult>;
 
-export const runCommand: RunCommand = async (argv, env) => {
+export const runCommand: RunCommand = async (argv, env, signal) => {
   const [name = ""] = argv;
   const program = Bun.which(name, { PATH: env.PATH ?? "" });
   if (program === null) throw cannotStart(name, "it is not in PATH", undefined);
@@ -22,6 +29,7 @@ export const runCommand: RunCommand = async (argv, env) => {
       stdin: "ignore",
       stdout: "pipe",
       stderr: "pipe",
+      ...(signal && { signal, killSignal: "SIGKILL" }),
     });
   } catch (error) {
     throw cannotStart(name, messageOf(error), error);

@@ -62,6 +62,13 @@ const AREAS: readonly Area[] = [
     files: ["receive/*.ts"],
     mayImport: [...PURE, ...ADAPTERS, "protocol", "serve"],
   },
+  {
+    // A machine as a client: what Nix is told, whether it listens, and what is wrong where it does not.
+    name: "setup",
+    layer: 2,
+    files: ["setup/*.ts"],
+    mayImport: [...PURE, ...ADAPTERS, "system", "protocol", "serve"],
+  },
   { name: "verify", layer: 2, files: ["verify/*.ts"], mayImport: [...PURE, ...ADAPTERS, "protocol"] },
   { name: "gc", layer: 2, files: ["gc/*.ts"], mayImport: [...PURE, ...ADAPTERS, "protocol"] },
 
@@ -69,7 +76,18 @@ const AREAS: readonly Area[] = [
     name: "terminal",
     layer: 3,
     files: ["terminal/*.ts"],
-    mayImport: [...PURE, ...ADAPTERS, "actions", "protocol", "build", "publish", "serve", "verify", "gc"],
+    mayImport: [
+      ...PURE,
+      ...ADAPTERS,
+      "actions",
+      "protocol",
+      "build",
+      "publish",
+      "serve",
+      "setup",
+      "verify",
+      "gc",
+    ],
   },
   {
     name: "command line",
@@ -89,6 +107,7 @@ const AREAS: readonly Area[] = [
       "verify",
       "gc",
       "manual",
+      "setup",
       "terminal",
     ],
   },

@@ -1,0 +1,86 @@
+/** What `use` and `doctor` share: which cache, where it is served, by whom it is signed, and how to find out. */
+import { resolve } from "node:path";
+import {
+  cacheReference,
+  clientUrl,
+  credentialSources,
+  DEFAULT_PORT,
+  retryPolicy,
+  spoolDirectory,
+} from "../config.ts";
+import { type Context, openCache } from "../context.ts";
+import { parsePublicKey } from "../nar/signing-key.ts";
+import { runCommand } from "../nix/command.ts";
+import { findCredentials } from "../oci/credentials.ts";
+import { type CacheReference, formatReference } from "../oci/reference.ts";
+import { BRISK } from "../oci/retry.ts";
+import { askRegistry, type Registry } from "../oci/rights.ts";
+import { type Facts, factsOf } from "../setup/facts.ts";
+import type { Fetch } from "../setup/probe.ts";
+import { USER_AGENT } from "../version.ts";
+import type { Arguments } from "./command.ts";
+
+export const CLIENT_ARGS = {
+  port: { type: "string", valueHint: "PORT", description: `Port of serve on this machine (${DEFAULT_PORT})` },
+  url: { type: "string", valueHint: "URL", description: "Where serve answers, if on another machine" },
+  "trusted-public-key": {
+    type: "string",
+    valueHint: "KEY…",
+    description: "Trust this key, in place of those that the cache itself names",
+  },
+} as const;
+
+/** A folder by its whole name: settings are read from anywhere. */
+export function wholeReference(given: string | undefined, context: Context): CacheReference {
+  const reference = cacheReference(given, context.env);
+  return reference.kind === "layout" ? { kind: "layout", path: resolve(reference.path) } : reference;
+}
+
+export interface OpenFacts extends Disposable {
+  readonly facts: Facts;
+  /** Undefined for a cache in a folder. */
+  readonly registry: Registry | undefined;
+}
+
+/** @param limit fires when questions have taken too long; the index may take longer than that unless `boundIndex` */
+export function openFacts(
+  given: Arguments,
+  reference: CacheReference,
+  { limit, boundIndex }: { limit: AbortSignal; boundIndex: boolean },
+  context: Context,
+): OpenFacts {
+  const { env, host, log } = context;
+  const signal = AbortSignal.any([context.signal, limit]);
+  const bounded = { ...context, signal };
+  const open = new DisposableStack();
+  const url = clientUrl({ url: given.text("url"), port: given.text("port") }, env);
+  const { port } = new URL(url);
+  const name = formatReference(reference);
+  const at = given.text("url") === undefined ? "" : ` --url ${url}`;
+  const place = url === `http://127.0.0.1:${DEFAULT_PORT}` ? "" : ` --port ${port || 80}`;
+  const facts = factsOf({
+    ...{ reference, url, env, host, signal },
+    run: runCommand,
+    fetch: ((address, init) => fetch(address, { ...init, decompress: false })) as Fetch,
+    openCache: () => open.use(openCache(reference, "read", boundIndex ? bounded : context)).protocol,
+    givenKeys: (given.texts("trusted-public-key") ?? []).map((text) =>
+      parsePublicKey(text, "--trusted-public-key"),
+    ),
+    folder: spoolDirectory(env),
+    serveCommand: `nixcache serve --cache ${name}${place}`,
+    useCommand: `nixcache use ${name}${at || place}`,
+  });
+  const credentials = async () => {
+    if (reference.kind === "layout") return undefined;
+    const sources = { ...credentialSources(env), warn: (message: string) => log.warn(message) };
+    return findCredentials(reference.host, sources, reference.repository);
+  };
+  const registry =
+    reference.kind === "layout"
+      ? undefined
+      : askRegistry(reference, {
+          ...{ credentials, host, signal, userAgent: USER_AGENT },
+          policy: retryPolicy(BRISK, env),
+        });
+  return { facts, registry, [Symbol.dispose]: () => open[Symbol.dispose]() };
+}

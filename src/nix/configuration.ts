@@ -1,0 +1,84 @@
+/** Nix's configuration as Nix itself sees it, out of all its files and variables. */
+import { NixcacheError, preview } from "../errors.ts";
+import { EXPERIMENTAL } from "./ask.ts";
+import type { RunCommand } from "./command.ts";
+import type { Environment } from "./location.ts";
+
+export interface NixConfiguration {
+  readonly substituters: readonly string[];
+  readonly trustedPublicKeys: readonly string[];
+  readonly requireSigs: boolean;
+  readonly trustedUsers: readonly string[];
+  /** Those that users who are not trusted may ask for. */
+  readonly trustedSubstituters: readonly string[];
+}
+
+/** The newer spelling first: the older one is a deprecated alias of it since 2.20. */
+const COMMANDS = [["config", "show"], ["show-config"]] as const;
+
+/** Variables that only add to the files: without them, what the daemon of the machine goes by is left. */
+const OWN_FILES = { NIX_USER_CONF_FILES: "", NIX_CONFIG: "" };
+
+/** @throws `nix-store` when Nix cannot be asked, or cannot read its own configuration. */
+export async function readConfiguration(
+  run: RunCommand,
+  env: Environment,
+  options: { of: "user" | "machine"; signal?: AbortSignal },
+): Promise<NixConfiguration> {
+  const own = options.of === "machine" ? { ...env, ...OWN_FILES } : env;
+  let failure = "";
+  for (const command of COMMANDS) {
+    const argv = ["nix", ...EXPERIMENTAL, ...command, "--json"];
+    const { exitCode, stdout, stderr } = await run(argv, own, options.signal);
+    options.signal?.throwIfAborted();
+    if (exitCode === 0) return parseConfiguration(stdout);
+    failure =
+      stderr
+        .trim()
+        .split("\n")
+        .findLast((line) => line.startsWith("error:")) ?? failure;
+    // Whatever else is wrong, the older spelling would say the same.
+    if (!stderr.includes("is not a recognised command")) break;
+  }
+  throw new NixcacheError("nix-store", `Nix cannot say what its configuration is: ${failure}`, {
+    hint: "Mend the file that it names, then run this again.",
+  });
+}
+
+export function parseConfiguration(json: string): NixConfiguration {
+  let settings: unknown;
+  try {
+    settings = JSON.parse(json);
+  } catch (cause) {
+    throw wrong(preview(json), "JSON", cause);
+  }
+  const value = (name: string): unknown =>
+    (settings as Record<string, { value?: unknown } | undefined> | null)?.[name]?.value;
+  const texts = (name: string): string[] => {
+    const list = value(name);
+    if (Array.isArray(list) && list.every((text) => typeof text === "string")) return list;
+    throw wrong(`${name} = ${preview(list)}`, "a list of texts");
+  };
+  return {
+    substituters: texts("substituters"),
+    trustedPublicKeys: texts("trusted-public-keys"),
+    requireSigs: value("require-sigs") !== false,
+    trustedUsers: texts("trusted-users"),
+    trustedSubstituters: texts("trusted-substituters"),
+  };
+}
+
+function wrong(found: string, expected: string, cause?: unknown): NixcacheError {
+  return new NixcacheError("nix-store", `Nix's configuration: got ${found}, expected ${expected}`, { cause });
+}
+
+/** Such as `2.8.0`, from what `nix --version` prints; undefined where it prints something else. */
+export async function readVersion(
+  run: RunCommand,
+  env: Environment,
+  signal?: AbortSignal,
+): Promise<string | undefined> {
+  const { stdout } = await run(["nix", "--version"], env, signal);
+  signal?.throwIfAborted();
+  return /\) (\d+\.\d+\S*)/.exec(stdout)?.[1];
+}

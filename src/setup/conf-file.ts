@@ -1,0 +1,45 @@
+/** A nix.conf as a file: read, edited and replaced as a whole, or left alone. */
+import { NixcacheError } from "../errors.ts";
+import { STORE_DIR } from "../nar/store-path.ts";
+import { type ExistingFile, readExisting, removeFile, replaceFile } from "../system/replace-file.ts";
+import { addLines, type ConfLines, removeLines } from "./nix-conf.ts";
+
+/** @returns whether the file is another one now. @throws `filesystem` */
+export function addToConf(file: string, wanted: ConfLines): boolean {
+  const before = readExisting(file);
+  const text = before?.bytes.toString("latin1");
+  const after = addLines(text, wanted);
+  if (after === text) return false;
+  refuseGenerated(file, before);
+  replaceFile(file, before, Buffer.from(after, "latin1"));
+  return true;
+}
+
+export interface RemovedFromConf {
+  readonly changed: boolean;
+  /** Lines that name the cache beside others. */
+  readonly left: readonly number[];
+}
+
+/** @throws `filesystem` */
+export function removeFromConf(file: string, wanted: ConfLines): RemovedFromConf {
+  const before = readExisting(file);
+  if (before === undefined) return { changed: false, left: [] };
+  const text = before.bytes.toString("latin1");
+  const { text: after, left } = removeLines(text, wanted);
+  if (after === text) return { changed: false, left };
+  refuseGenerated(file, before);
+  if (after === undefined) removeFile(before.path);
+  else replaceFile(file, before, Buffer.from(after, "latin1"));
+  return { changed: true, left };
+}
+
+/** NixOS, nix-darwin and home-manager make the file anew, in the store, out of their own configuration. */
+function refuseGenerated(file: string, before: ExistingFile | undefined): void {
+  if (before === undefined || !before.path.startsWith(`${STORE_DIR}/`)) return;
+  throw new NixcacheError(
+    "filesystem",
+    `${file} is ${before.path}, which is generated and cannot be changed`,
+    { hint: "Put the lines that `nixcache use --mode nixos` prints into your own configuration." },
+  );
+}
