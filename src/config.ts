@@ -214,11 +214,16 @@ export function clientUrl(
 /**
  * The file in which Nix looks for a user's own settings, or the machine's.
  * https://nix.dev/manual/nix/latest/command-ref/conf-file
+ * @param version of Nix: old ones do not know NIX_CONFIG_HOME
  */
-export function nixConfFile(of: "user" | "system", env: Environment): string {
+export function nixConfFile(of: "user" | "system", env: Environment, version = ""): string {
   if (of === "system") return join(variable(env, "NIX_CONF_DIR") ?? "/etc/nix", "nix.conf");
   const [first] = variable(env, "NIX_USER_CONF_FILES")?.split(":") ?? [];
-  return first || join(variable(env, "XDG_CONFIG_HOME") ?? join(home(env), ".config"), "nix", "nix.conf");
+  if (first) return first;
+  const own = variable(env, "NIX_CONFIG_HOME");
+  if (own !== undefined && Bun.semver.order(`${version.split(".", 2).join(".")}.0`, "2.26.0") >= 0)
+    return join(own, "nix.conf");
+  return join(variable(env, "XDG_CONFIG_HOME") ?? join(home(env), ".config"), "nix", "nix.conf");
 }
 
 /** Milliseconds between two refreshes of the index. */

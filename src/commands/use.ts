@@ -50,14 +50,14 @@ export const use = command(
     const { facts } = open;
     if (given.flag("remove")) {
       if (given.flag("print")) throw usageError("--remove and --print exclude each other");
-      return remove(mode, facts, context);
+      return await remove(mode, facts, context);
     }
     const keys = await keysOf(facts, context);
     const lines = { cache: facts.cacheName, url: facts.url, keys };
     if (mode === "nixos") return context.print(nixosLines(reference, facts.url, keys));
     if (given.flag("print")) return context.print(confLines(lines).join("\n"));
 
-    const file = nixConfFile(mode, context.env);
+    const file = await confFile(mode, facts);
     const { log } = context;
     if (addToConf(file, lines)) {
       log.success(`wrote ${file}:`);
@@ -83,6 +83,10 @@ function readMode(given: string | undefined): Mode {
   if (mode === undefined)
     throw usageError(`--mode: got ${JSON.stringify(given)}, expected one of ${MODES.join(", ")}`);
   return mode;
+}
+
+async function confFile(mode: "user" | "system", { env, version }: Facts): Promise<string> {
+  return nixConfFile(mode, env, env.NIX_CONFIG_HOME ? await version().catch(() => undefined) : undefined);
 }
 
 /** Says where each key comes from: whoever may publish has named it. */
@@ -112,11 +116,11 @@ async function keysOf(facts: Facts, { log }: Context): Promise<string[]> {
   return keys.map(({ text }) => text);
 }
 
-function remove(mode: Mode, facts: Facts, context: Context): void {
-  const { log, env } = context;
+async function remove(mode: Mode, facts: Facts, context: Context): Promise<void> {
+  const { log } = context;
   if (mode === "nixos")
     throw usageError("--remove is for what was written; on NixOS take the lines out yourself");
-  const file = nixConfFile(mode, env);
+  const file = await confFile(mode, facts);
   const { view } = facts.openCache().database;
   const keys = new Set([
     ...facts.givenKeys.map(formatPublicKey),

@@ -5,12 +5,12 @@ import { type ExistingFile, readExisting, removeFile, replaceFile } from "../sys
 import { addLines, type ConfLines, removeLines } from "./nix-conf.ts";
 
 /** @returns whether the file is another one now. @throws `filesystem` */
-export function addToConf(file: string, wanted: ConfLines): boolean {
+export function addToConf(file: string, wanted: ConfLines, storeDir = STORE_DIR): boolean {
   const before = readExisting(file);
   const text = before?.bytes.toString("latin1");
   const after = addLines(text, wanted);
   if (after === text) return false;
-  refuseGenerated(file, before);
+  refuseGenerated(file, before, storeDir);
   replaceFile(file, before, Buffer.from(after, "latin1"));
   return true;
 }
@@ -22,21 +22,21 @@ export interface RemovedFromConf {
 }
 
 /** @throws `filesystem` */
-export function removeFromConf(file: string, wanted: ConfLines): RemovedFromConf {
+export function removeFromConf(file: string, wanted: ConfLines, storeDir = STORE_DIR): RemovedFromConf {
   const before = readExisting(file);
   if (before === undefined) return { changed: false, left: [] };
   const text = before.bytes.toString("latin1");
   const { text: after, left } = removeLines(text, wanted);
   if (after === text) return { changed: false, left };
-  refuseGenerated(file, before);
+  refuseGenerated(file, before, storeDir);
   if (after === undefined) removeFile(before.path);
   else replaceFile(file, before, Buffer.from(after, "latin1"));
   return { changed: true, left };
 }
 
 /** NixOS, nix-darwin and home-manager make the file anew, in the store, out of their own configuration. */
-function refuseGenerated(file: string, before: ExistingFile | undefined): void {
-  if (before === undefined || !before.path.startsWith(`${STORE_DIR}/`)) return;
+function refuseGenerated(file: string, before: ExistingFile | undefined, storeDir: string): void {
+  if (before === undefined || !before.path.startsWith(`${storeDir}/`)) return;
   throw new NixcacheError(
     "filesystem",
     `${file} is ${before.path}, which is generated and cannot be changed`,

@@ -121,9 +121,13 @@ function readSettings(text: string): { name: string; values: string[] }[] {
   });
 }
 
-/** Whether a person has written all of it already. */
+/** Whether a person has written all of it already. What we wrote for another cache goes when that goes. */
 function saysAll(text: string, { url, keys }: ConfLines): boolean {
-  const settings = readSettings(text);
+  const settings = readSettings(
+    allBlocks(text).reduceRight((rest, { from, to }) => {
+      return rest.slice(0, from) + rest.slice(to);
+    }, text),
+  );
   const says = (of: string, value: string) =>
     settings.some(({ name, values }) => name.replace(/^extra-/, "") === of && values.includes(value));
   return says("substituters", url) && keys.every((key) => says("trusted-public-keys", key));

@@ -32,7 +32,8 @@ export function findKeys(generations: readonly Generation[]): FoundKeys {
   const keys = new Map<string, FoundKey>();
   for (const from of records) {
     for (const text of usableKeys(from.keys)) {
-      if (!keys.has(text)) keys.set(text, { text, key: parsePublicKey(text, "publish record"), from });
+      const key = keyIn(text);
+      if (key !== undefined && !keys.has(text)) keys.set(text, { text, key, from });
     }
   }
   return {
@@ -40,4 +41,13 @@ export function findKeys(generations: readonly Generation[]): FoundKeys {
     sources: records.length,
     unsigned: records.filter((record) => record.keys.length === 0).length,
   };
+}
+
+/** What a publisher states may be no key; nothing is signed by it then. */
+function keyIn(text: string): PublicKey | undefined {
+  try {
+    return parsePublicKey(text);
+  } catch {
+    return undefined;
+  }
 }

@@ -70,7 +70,7 @@ export function replaceFile(file: string, before: ExistingFile | undefined, byte
     renameSync(temporary, path);
     syncFolder(dirname(path));
   } catch (cause) {
-    rmSync(temporary, { force: true });
+    if (fd !== undefined) rmSync(temporary, { force: true });
     throw new NixcacheError("filesystem", `cannot write ${file}: ${messageOf(cause)}`, { cause });
   } finally {
     if (fd !== undefined) closeSync(fd);

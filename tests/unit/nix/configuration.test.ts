@@ -1,0 +1,95 @@
+import { describe, expect, test } from "bun:test";
+import type { RunCommand } from "../../../src/nix/command.ts";
+import { parseConfiguration, readConfiguration, readVersion } from "../../../src/nix/configuration.ts";
+import { matches } from "../../../src/nix/trust.ts";
+
+const setting = (value: unknown) => ({ value, description: "" });
+const JSON_TEXT = JSON.stringify({
+  substituters: setting(["https://cache.nixos.org/"]),
+  "trusted-public-keys": setting(["k:1"]),
+  "require-sigs": setting(true),
+  "trusted-users": setting(["root", "@wheel"]),
+  "trusted-substituters": setting([]),
+});
+
+/** A Nix that knows some commands, by their words, and says the same to all others. */
+function nix(known: readonly string[], refusal: string) {
+  const asked: string[] = [];
+  const run: RunCommand = async (argv) => {
+    const words = argv.slice(3, -1).join(" ");
+    asked.push(words);
+    if (known.includes(words)) return { exitCode: 0, stdout: JSON_TEXT, stderr: "warning: x" };
+    return { exitCode: 1, stdout: "", stderr: refusal };
+  };
+  return { run, asked };
+}
+
+describe("readConfiguration", () => {
+  const old = "error: 'config' is not a recognised command\nTry 'nix --help' for more information.\n";
+
+  test.each([
+    [["config show", "show-config"], ["config show"]],
+    [["show-config"], ["config show", "show-config"]],
+  ])("of a Nix that knows %j", async (known, expected) => {
+    const { run, asked } = nix(known, old);
+    const found = await readConfiguration(run, {}, { of: "user" });
+    expect(asked).toEqual(expected);
+    expect(found).toEqual({
+      substituters: ["https://cache.nixos.org/"],
+      trustedPublicKeys: ["k:1"],
+      requireSigs: true,
+      trustedUsers: ["root", "@wheel"],
+      trustedSubstituters: [],
+    });
+  });
+
+  test("what Nix cannot read is told in its own words", async () => {
+    const { run, asked } = nix(
+      [],
+      "warning: y\nerror: illegal configuration line 'x' in '/etc/nix/nix.conf'\n",
+    );
+    await expect(readConfiguration(run, {}, { of: "user" })).rejects.toThrow(
+      "illegal configuration line 'x'",
+    );
+    expect(asked.length).toBe(1);
+  });
+
+  test("the machine's is asked for without the user's own files", async () => {
+    let seen: unknown;
+    const run: RunCommand = async (_, env) => {
+      seen = env;
+      return { exitCode: 0, stdout: JSON_TEXT, stderr: "" };
+    };
+    await readConfiguration(run, { HOME: "/h", NIX_CONFIG: "x = y" }, { of: "machine" });
+    expect(seen).toEqual({ HOME: "/h", NIX_CONFIG: "", NIX_USER_CONF_FILES: "" });
+  });
+});
+
+test.each([
+  ["nonsense", "expected JSON"],
+  ["null", "substituters = undefined"],
+  ["{}", "substituters = undefined, expected a list of texts"],
+  [JSON_TEXT.replace('["k:1"]', "[1]"), "trusted-public-keys = [1]"],
+])("%s is refused", (text, message) => {
+  expect(() => parseConfiguration(text)).toThrow(message);
+});
+
+test.each([
+  ["nix (Nix) 2.8.0", "2.8.0"],
+  ["nix (Lix, like Nix) 2.91.1", "2.91.1"],
+  ["nix (Nix) 2.30.0pre20250101_abc", "2.30.0pre20250101_abc"],
+  ["something else", undefined],
+])("the version in %j", async (stdout, expected) => {
+  expect(await readVersion(async () => ({ exitCode: 0, stdout, stderr: "" }), {})).toBe(expected);
+});
+
+test.each([
+  [["root"], false],
+  [["root", "me"], true],
+  [["*"], true],
+  [["@wheel"], true],
+  [["@other", "@"], false],
+  [["wheel"], false],
+])("trusted-users %j", (users, expected) => {
+  expect(matches(users, "me", ["users", "wheel"])).toBe(expected);
+});
