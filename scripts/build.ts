@@ -27,6 +27,8 @@ export async function build(options: BuildOptions = {}): Promise<string> {
     NIXCACHE_VERSION: packageJson.version,
     NIXCACHE_COMMIT: await commit(),
     NIXCACHE_DATE: await commitDate(),
+    // In GitHub Actions the repository that builds is the one that releases, also a fork's.
+    NIXCACHE_REPOSITORY: process.env.NIXCACHE_REPOSITORY || process.env.GITHUB_REPOSITORY || "",
   };
   const argv = [
     ...["build", "--compile", "--minify", "--sourcemap", "--bytecode", "--format=esm"],

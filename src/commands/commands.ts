@@ -3,6 +3,7 @@ import type { Command } from "./command.ts";
 import { completions } from "./completions.ts";
 import { doctor } from "./doctor.ts";
 import { gc } from "./gc.ts";
+import { init } from "./init.ts";
 import { keygen } from "./keygen.ts";
 import { man } from "./man.ts";
 import { publish } from "./publish.ts";
@@ -18,6 +19,7 @@ export const commands: Readonly<Record<string, Command>> = {
   verify,
   gc,
   keygen,
+  init,
   completions: completions(() => commands),
   man: man(() => commands),
 };

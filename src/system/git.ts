@@ -33,6 +33,15 @@ export async function readCheckout(
   };
 }
 
+/** The branch that a clone of `origin` checks out, as far as this checkout knows. */
+export async function defaultBranch(
+  folder: string,
+  env: Readonly<Record<string, string | undefined>>,
+): Promise<string | undefined> {
+  const head = await run(["git", "-C", folder, "symbolic-ref", "--quiet", "refs/remotes/origin/HEAD"], env);
+  return head?.replace(/^refs\/remotes\/origin\//, "") || undefined;
+}
+
 /**
  * One name for a repository, however it was cloned: `https://HOST/PATH` for what is fetched by ssh or https, with
  * neither user, password nor `.git`. Anything else is as it is, but for a user.

@@ -342,6 +342,7 @@ mkdir -p "$RELEASES/$3"; tag=$3; shift 5; cp "$@" "$RELEASES/$tag"
         github: { server_url: `http://127.0.0.1:${site.port}`, action_repository: "acme/nixcache" },
         inputs: {
           ...{ flake: "./config", outputs: "packages", cache: "", upstreams: "", watch: "true", version: "" },
+          publish: "true",
           ...{ "signing-key": readFileSync(cli.path("secret.key"), "utf8"), "github-token": "t" },
         },
       });

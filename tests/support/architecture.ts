@@ -47,8 +47,8 @@ export function findViolations(sources: ReadonlyMap<string, string>, areas: read
         continue;
       }
       const target = posix.join(posix.dirname(file), specifier);
-      // Such as ../package.json, for the version: data, no code.
-      if (target.startsWith("../") && target.endsWith(".json")) continue;
+      // Such as ../config/flake.nix, for init: data, no code.
+      if (target.startsWith("../") && /\.(json|nix|yml)$/.test(target)) continue;
       if (!sources.has(target)) {
         found.push(`${file} imports ${target}: there is no such source`);
         continue;

@@ -69,6 +69,7 @@ const AREAS: readonly Area[] = [
     files: ["setup/*.ts"],
     mayImport: [...PURE, ...ADAPTERS, "system", "protocol", "serve"],
   },
+  { name: "init", layer: 2, files: ["init/*.ts"], mayImport: ["base", "system"] },
   { name: "verify", layer: 2, files: ["verify/*.ts"], mayImport: [...PURE, ...ADAPTERS, "protocol"] },
   { name: "gc", layer: 2, files: ["gc/*.ts"], mayImport: [...PURE, ...ADAPTERS, "protocol"] },
 
@@ -106,6 +107,7 @@ const AREAS: readonly Area[] = [
       "receive",
       "verify",
       "gc",
+      "init",
       "manual",
       "setup",
       "terminal",
