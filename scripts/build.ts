@@ -9,6 +9,7 @@
 import { join, relative } from "node:path";
 import { parseArgs } from "node:util";
 import packageJson from "../package.json" with { type: "json" };
+import { withoutSignature } from "./macho.ts";
 import { outputOf, ROOT, runScript } from "./process.ts";
 
 export interface BuildOptions {
@@ -38,7 +39,13 @@ export async function build(options: BuildOptions = {}): Promise<string> {
     `--outfile=${outfile}`,
     options.entry ?? join(ROOT, "src", "main.ts"),
   ];
-  const child = Bun.spawn([process.execPath, ...argv], { cwd: ROOT, stdout: "pipe", stderr: "pipe" });
+  const child = Bun.spawn([process.execPath, ...argv], {
+    cwd: ROOT,
+    // Bun writes its value into the bundle: built by a test, the executable would log no more than one in a test.
+    env: { ...process.env, NODE_ENV: "production" },
+    stdout: "pipe",
+    stderr: "pipe",
+  });
   const [stdout, stderr, exitCode] = await Promise.all([
     new Response(child.stdout).text(),
     new Response(child.stderr).text(),
@@ -46,6 +53,10 @@ export async function build(options: BuildOptions = {}): Promise<string> {
   ]);
   // Bun tells of its progress at length; only a failure is worth reading.
   if (exitCode !== 0) throw new Error(`bun build failed with status ${exitCode}\n${stdout}${stderr}`);
+  const built = await Bun.file(outfile).bytes();
+  const mended = withoutSignature(built);
+  // In place, so that it stays executable.
+  if (mended !== built) await Bun.write(outfile, mended);
   return outfile;
 }
 
@@ -62,8 +73,13 @@ async function commit(): Promise<string> {
   return status === "" ? head : `${head}-dirty`;
 }
 
-/** The day of that commit, in UTC: the man page has a date, and the same sources give the same bytes. */
+/**
+ * The day of that commit, in UTC: the man page has a date, and the same sources give the same bytes. Empty where nobody
+ * knows; a packager says it by NIXCACHE_DATE.
+ */
 export async function commitDate(): Promise<string> {
+  const given = process.env.NIXCACHE_DATE;
+  if (given) return given;
   const seconds = await ofCheckout(["log", "-1", "--format=%ct"]);
   return seconds === undefined ? "" : new Date(Number(seconds) * 1000).toISOString().slice(0, 10);
 }

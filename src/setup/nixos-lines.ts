@@ -12,8 +12,8 @@ export function nixosLines(reference: CacheReference, url: string, keys: readonl
     `  ${which(reference)}`,
     `  port = ${port || 80};`,
     ...(key === undefined ? [] : [`  publicKey = ${string(key)};`]),
+    ...(others.length === 0 ? [] : [`  publicKeys = ${list(others)};`]),
     "};",
-    ...(others.length === 0 ? [] : [`nix.settings.extra-trusted-public-keys = ${list(others)};`]),
   ];
   const settings = [
     "# Or, where `nixcache serve` is run otherwise:",

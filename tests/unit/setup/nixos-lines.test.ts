@@ -12,8 +12,8 @@ services.nixcache-proxy = {
   repo = "me/stuff";
   port = 37515;
   publicKey = "${ONE}";
+  publicKeys = [ "${TWO}" ];
 };
-nix.settings.extra-trusted-public-keys = [ "${TWO}" ];
 
 # Or, where \`nixcache serve\` is run otherwise:
 nix.settings = {
