@@ -37,7 +37,7 @@ export const EXIT_CODES = {
   damaged: 14,
   /** Some outputs could not be built; what could be was published. */
   build: 15,
-  /** `doctor` found something wrong. */
+  /** `doctor` found something wrong, or `use` that Nix will not use the cache. */
   unwell: 16,
   /** Interrupted by a signal, or aborted by the caller. */
   interrupted: 130,

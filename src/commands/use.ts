@@ -3,13 +3,14 @@ import { nixConfFile } from "../config.ts";
 import type { Context } from "../context.ts";
 import { EXIT_CODES, NixcacheError } from "../errors.ts";
 import { formatPublicKey } from "../nar/signing-key.ts";
+import { STORE_DIR } from "../nar/store-path.ts";
 import { locateStore } from "../nix/location.ts";
 import { runChecks } from "../setup/check.ts";
 import { nixChecks } from "../setup/checks-nix.ts";
 import { serveChecks } from "../setup/checks-serve.ts";
-import { addToConf, removeFromConf } from "../setup/conf-file.ts";
+import { addToConf, GeneratedFile, removeFromConf } from "../setup/conf-file.ts";
 import type { Facts } from "../setup/facts.ts";
-import { confLines } from "../setup/nix-conf.ts";
+import { type ConfLines, confLines } from "../setup/nix-conf.ts";
 import { nixosLines } from "../setup/nixos-lines.ts";
 import { findKeys } from "../setup/trusted-keys.ts";
 import { findingLines } from "../terminal/findings.ts";
@@ -59,7 +60,7 @@ export const use = command(
 
     const file = await confFile(mode, facts);
     const { log } = context;
-    if (addToConf(file, lines)) {
+    if (add(file, lines, () => context.print(nixosLines(reference, facts.url, keys)), facts)) {
       log.success(`wrote ${file}:`);
       for (const line of confLines(lines)) log.info(`  ${line}`);
     } else log.success(`${file} says so already`);
@@ -73,6 +74,16 @@ export const use = command(
     }
   },
 );
+
+/** @param showInstead what the person can do where the file is generated */
+function add(file: string, lines: ConfLines, showInstead: () => void, { env }: Facts): boolean {
+  try {
+    return addToConf(file, lines, env.NIX_STORE_DIR || STORE_DIR);
+  } catch (error) {
+    if (error instanceof GeneratedFile) showInstead();
+    throw error;
+  }
+}
 
 function readMode(given: string | undefined): Mode {
   if (given === undefined) {

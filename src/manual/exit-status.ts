@@ -17,7 +17,7 @@ const MEANINGS: Readonly<Record<ErrorCode, string>> = {
   protocol: "The registry does what the protocol does not allow",
   damaged: "verify found damage",
   build: "Published, but some outputs could not be built",
-  unwell: "doctor found something wrong",
+  unwell: "doctor found something wrong, or use that Nix will not use the cache",
   interrupted: "Interrupted",
 };
 

@@ -4,7 +4,19 @@ import { STORE_DIR } from "../nar/store-path.ts";
 import { type ExistingFile, readExisting, removeFile, replaceFile } from "../system/replace-file.ts";
 import { addLines, type ConfLines, removeLines } from "./nix-conf.ts";
 
-/** @returns whether the file is another one now. @throws `filesystem` */
+/** NixOS, nix-darwin and home-manager make the file anew, in the store, out of their own configuration. */
+export class GeneratedFile extends NixcacheError {
+  constructor(file: string, path: string) {
+    super("filesystem", `${file} is ${path}, which is generated and cannot be changed`, {
+      hint: "Put the lines that `nixcache use --mode nixos` prints into your own configuration.",
+    });
+  }
+}
+
+/**
+ * @param storeDir where generated files are
+ * @returns whether the file is another one now. @throws GeneratedFile; `filesystem`
+ */
 export function addToConf(file: string, wanted: ConfLines, storeDir = STORE_DIR): boolean {
   const before = readExisting(file);
   const text = before?.bytes.toString("latin1");
@@ -21,7 +33,7 @@ export interface RemovedFromConf {
   readonly left: readonly number[];
 }
 
-/** @throws `filesystem` */
+/** @throws GeneratedFile; `filesystem` */
 export function removeFromConf(file: string, wanted: ConfLines, storeDir = STORE_DIR): RemovedFromConf {
   const before = readExisting(file);
   if (before === undefined) return { changed: false, left: [] };
@@ -34,12 +46,6 @@ export function removeFromConf(file: string, wanted: ConfLines, storeDir = STORE
   return { changed: true, left };
 }
 
-/** NixOS, nix-darwin and home-manager make the file anew, in the store, out of their own configuration. */
 function refuseGenerated(file: string, before: ExistingFile | undefined, storeDir: string): void {
-  if (before === undefined || !before.path.startsWith(`${storeDir}/`)) return;
-  throw new NixcacheError(
-    "filesystem",
-    `${file} is ${before.path}, which is generated and cannot be changed`,
-    { hint: "Put the lines that `nixcache use --mode nixos` prints into your own configuration." },
-  );
+  if (before?.path.startsWith(`${storeDir}/`)) throw new GeneratedFile(file, before.path);
 }

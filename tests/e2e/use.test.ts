@@ -1,6 +1,15 @@
 /** `nixcache use` with the real Nix: what it writes is what Nix goes by, and goes away again byte by byte. */
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
-import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { createConnection } from "node:net";
 import { dirname, join } from "node:path";
 import { type Cli, type CliServer, openCli } from "../support/cli.ts";
@@ -124,6 +133,21 @@ describeWith(["nix"], "use", () => {
       },
     });
     expect(readFileSync(file, "utf8")).toBe(BEFORE);
+  });
+
+  test("a generated file is left alone, and the lines for NixOS are printed", async () => {
+    const [store, conf] = [cli.path("generated"), cli.path("etc")];
+    for (const folder of [store, conf]) mkdirSync(folder);
+    writeFileSync(join(store, "nix.conf"), "cores = 1\n");
+    symlinkSync(join(store, "nix.conf"), join(conf, "nix.conf"));
+    const there = { ...(await machine()), NIX_CONF_DIR: conf, NIX_STORE_DIR: store };
+    const { code, stdout, stderr } = await use(there, "--mode", "system");
+    expect({ code, stderr }).toEqual({
+      code: 7,
+      stderr: expect.stringContaining("is generated and cannot be changed"),
+    });
+    expect(stdout).toContain("services.nixcache-proxy = {");
+    expect(readFileSync(join(store, "nix.conf"), "utf8")).toBe("cores = 1\n");
   });
 
   test("what Nix reads later wins, and that is told", async () => {
