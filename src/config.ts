@@ -221,8 +221,8 @@ export function nixConfFile(of: "user" | "system", env: Environment, version = "
   const [first] = variable(env, "NIX_USER_CONF_FILES")?.split(":") ?? [];
   if (first) return first;
   const own = variable(env, "NIX_CONFIG_HOME");
-  if (own !== undefined && Bun.semver.order(`${version.split(".", 2).join(".")}.0`, "2.26.0") >= 0)
-    return join(own, "nix.conf");
+  const [major = 0, minor = 0] = version.split(".").map(Number);
+  if (own !== undefined && (major > 2 || minor >= 26)) return join(own, "nix.conf");
   return join(variable(env, "XDG_CONFIG_HOME") ?? join(home(env), ".config"), "nix", "nix.conf");
 }
 

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import {
   byteSize,
   cacheReference,
+  clientUrl,
   credentialSources,
   gcPolicy,
   gitHubPackage,
@@ -11,6 +12,7 @@ import {
   journalDirectory,
   listenAddress,
   narCache,
+  nixConfFile,
   outputsOrigin,
   publishOrigin,
   queueDirectory,
@@ -311,5 +313,55 @@ describe("keys of upstreams", () => {
 
   test("that are none", () => {
     expect(() => names(["x"], [])).toThrow(/upstream key: got no colon/);
+  });
+});
+
+describe("where clients find serve", () => {
+  const none = { url: undefined, port: undefined };
+
+  test.each<[string, typeof none | object, Record<string, string>, string]>([
+    ["by default", none, {}, "http://127.0.0.1:37515"],
+    ["at a port", { port: "8080" }, { NIXCACHE_PORT: "1" }, "http://127.0.0.1:8080"],
+    ["where it is told to listen", none, { NIXCACHE_LISTEN: "::1", NIXCACHE_PORT: "1" }, "http://[::1]:1"],
+    [
+      "on this machine when it listens everywhere",
+      none,
+      { NIXCACHE_LISTEN: "0.0.0.0" },
+      "http://127.0.0.1:37515",
+    ],
+    ["elsewhere", { url: "https://cache.lan/nix/" }, { NIXCACHE_PORT: "1" }, "https://cache.lan/nix"],
+  ])("%s", (_, flags, env, expected) => {
+    expect(clientUrl({ ...none, ...flags }, env)).toBe(expected);
+  });
+
+  test.each([
+    "cache.lan",
+    "ftp://x",
+    "http://",
+    "http://x y",
+    "http://x#y",
+    "http://x\nrequire-sigs = false",
+  ])("%j is refused", (url) => {
+    expect(() => clientUrl({ ...none, url }, {})).toThrow("--url: got");
+  });
+
+  test("not at two places", () => {
+    expect(() => clientUrl({ url: "http://x", port: "1" }, {})).toThrow("exclude each other");
+  });
+});
+
+describe("nix.conf", () => {
+  test.each<["user" | "system", Record<string, string>, string | undefined, string]>([
+    ["user", HOME, undefined, "/home/u/.config/nix/nix.conf"],
+    ["user", { ...HOME, XDG_CONFIG_HOME: "/x" }, undefined, "/x/nix/nix.conf"],
+    ["user", { ...HOME, XDG_CONFIG_HOME: "/x", NIX_USER_CONF_FILES: "/a:/b" }, "2.8.0", "/a"],
+    ["user", { ...HOME, NIX_CONFIG_HOME: "/c" }, "2.26.3", "/c/nix.conf"],
+    ["user", { ...HOME, NIX_CONFIG_HOME: "/c" }, "2.30.0pre20250101_abc", "/c/nix.conf"],
+    ["user", { ...HOME, NIX_CONFIG_HOME: "/c" }, "2.8.0", "/home/u/.config/nix/nix.conf"],
+    ["user", { ...HOME, NIX_CONFIG_HOME: "/c" }, undefined, "/home/u/.config/nix/nix.conf"],
+    ["system", HOME, undefined, "/etc/nix/nix.conf"],
+    ["system", { ...HOME, NIX_CONF_DIR: "/d" }, undefined, "/d/nix.conf"],
+  ])("of the %s with %j and Nix %s", (of, env, version, expected) => {
+    expect(nixConfFile(of, env, version)).toBe(expected);
   });
 });
