@@ -71,7 +71,10 @@ export function replaceFile(file: string, before: ExistingFile | undefined, byte
     syncFolder(dirname(path));
   } catch (cause) {
     if (fd !== undefined) rmSync(temporary, { force: true });
-    throw new NixcacheError("filesystem", `cannot write ${file}: ${messageOf(cause)}`, { cause });
+    const denied = systemCode(cause) === "EACCES" && {
+      hint: "Run it with the rights of its owner, such as by sudo.",
+    };
+    throw new NixcacheError("filesystem", `cannot write ${file}: ${messageOf(cause)}`, { cause, ...denied });
   } finally {
     if (fd !== undefined) closeSync(fd);
   }
