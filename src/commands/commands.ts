@@ -13,12 +13,12 @@ import { verify } from "./verify.ts";
 
 export const commands: Readonly<Record<string, Command>> = {
   serve,
-  use,
-  doctor,
   publish,
   verify,
   gc,
   keygen,
+  use,
+  doctor,
   init,
   completions: completions(() => commands),
   man: man(() => commands),
