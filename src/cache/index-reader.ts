@@ -2,10 +2,12 @@
  * Questions to the local index, over one connection: the union of the layers that the reader chose.
  */
 import type { Database, Statement } from "bun:sqlite";
+import { STORE_HASH_LENGTH } from "../nar/store-path.ts";
 import type { Digest } from "../oci/digest.ts";
 import type { Attachment } from "./attachment.ts";
 import { type EntryLine, filesOf } from "./entry.ts";
 import type { Generation } from "./index-layer.ts";
+import type { BlobReference } from "./manifests.ts";
 import type { Part } from "./part.ts";
 import type { PublishRecord } from "./record.ts";
 import type { GenerationId } from "./tags.ts";
@@ -32,6 +34,18 @@ export interface ViewState {
   refreshedAt?: number | undefined;
   /** Whether the registry refuses a manifest that names a missing blob (R6). */
   strict?: boolean | undefined;
+  /** What is under the tag of nixcache-oci. */
+  v1?: V1State | undefined;
+}
+
+export interface V1State {
+  /** Digest of the manifest. */
+  readonly manifest: Digest;
+  /** The blob of the index; undefined when it is none that we can read. */
+  readonly index?: BlobReference | undefined;
+  /** Of an index that is in the view: the public key it was signed with, and when it was made, in milliseconds. */
+  readonly keys?: readonly string[];
+  readonly generated?: number | undefined;
 }
 
 export type NarLocation = { readonly parts: readonly Part[]; readonly narinfo?: string };
@@ -44,6 +58,7 @@ export class IndexReader {
   readonly #nar: Statement<{ narinfo: string; rest: string }, [string]>;
   readonly #attached: Statement<{ hash: string; rest: string }, [string]>;
   readonly #former: Statement<{ rest: string }, [string]>;
+  readonly #narOf: Statement<{ narinfo: string; rest: string }, [string, string]>;
 
   constructor(read: Database) {
     this.#read = read;
@@ -60,6 +75,9 @@ export class IndexReader {
        ) ORDER BY ${SHOWN_FIRST} LIMIT 1`,
     );
     this.#former = read.query("SELECT rest FROM former WHERE file = ?");
+    this.#narOf = read.query(
+      `SELECT narinfo, rest FROM entry WHERE hash = ? AND substr(file, 53) = ? ORDER BY ${SHOWN_FIRST} LIMIT 1`,
+    );
   }
 
   /** The narinfo of a store hash, or undefined. */
@@ -78,7 +96,14 @@ export class IndexReader {
     const row = this.#nar.get(file);
     if (row) return { parts: filesOf(row.rest, file).parts, narinfo: row.narinfo };
     const former = this.#former.get(file);
-    return former ? { parts: filesOf(former.rest, file).parts } : undefined;
+    return former ? { parts: filesOf(former.rest, file).parts } : this.#narOfPath(file);
+  }
+
+  /** By the name that nixcache-oci gives it, such as `<store hash>.nar.xz`: clients remember that for 30 days. */
+  #narOfPath(file: string): NarLocation | undefined {
+    if (file[STORE_HASH_LENGTH] !== ".") return undefined;
+    const row = this.#narOf.get(file.slice(0, STORE_HASH_LENGTH), file.slice(STORE_HASH_LENGTH));
+    return row ? { parts: filesOf(row.rest, file).parts, narinfo: row.narinfo } : undefined;
   }
 
   /** Where the listing of a store hash is, compressed with zstd. */
@@ -122,6 +147,24 @@ export class IndexReader {
         "SELECT id, digest, size, position FROM layer ORDER BY position IS NULL, position, id",
       )
       .all();
+  }
+
+  /** The layer that is the index of nixcache-oci, while no generation has adopted it. */
+  v1Layer(): LayerRow | undefined {
+    const index = this.state().v1?.index;
+    return index && this.layers().find(({ digest }) => digest === index.digest);
+  }
+
+  /** The layers of segments that the root does not cover. */
+  uncovered(): LayerRow[] {
+    const v1 = this.v1Layer();
+    return this.layers().filter(({ id, position }) => position === null && id !== v1?.id);
+  }
+
+  /** Whether another layer than this one has the store hash, with this very NAR where one is given. */
+  isElsewhere(layer: number, hash: string, file?: string): boolean {
+    const query = "SELECT 1 FROM entry WHERE hash = ?1 AND layer <> ?2 AND (?3 IS NULL OR file = ?3) LIMIT 1";
+    return this.#read.query(query).get(hash, layer, file ?? null) !== null;
   }
 
   /** The generations of one layer, or of the whole view, each once, oldest first. */

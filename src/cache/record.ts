@@ -12,8 +12,8 @@ export interface PublishRecord {
   /** Such as `nixcache 1.2.3`. */
   readonly tool: string;
   /**
-   * What the generation is the newest of: a repository and branch, `pin:NAME`, or `paths` for a publish of
-   * bare store paths.
+   * What the generation is the newest of: a repository and branch, `pin:NAME`, `paths` for a publish of bare store
+   * paths, or `v1` for the cache of nixcache-oci that was here before.
    */
   readonly source: string;
   /** Attribute or path as given → output path. */
@@ -39,6 +39,8 @@ export interface PublishRecord {
   readonly run?: string;
   /** Only a part of what the run publishes, for the case that it does not come to its end. */
   readonly partial?: true;
+  /** Digest of the index of nixcache-oci whose entries these are: readers look no more at that one. */
+  readonly adopted?: Digest;
 }
 
 const OPTIONAL = ["system", "selection", "branch", "revision", "run"] as const;
@@ -75,11 +77,15 @@ export function decodeRecord(value: unknown, where: string): PublishRecord {
     entries: entries as number,
     ...optional,
     ...(object.partial === true && { partial: true as const }),
+    ...(object.adopted !== undefined && { adopted: parseDigest(object.adopted, `${where}, "adopted"`) }),
   };
 }
 
 /** The source of bare store paths: they belong to no repository, so that none succeeds another. */
 export const PATHS_SOURCE = "paths";
+
+/** The source of what was adopted from nixcache-oci: a whole cache, of whatever branches and systems. */
+export const V1_SOURCE = "v1";
 
 /** Before the name of a pin, in its source. */
 export const PIN_PREFIX = "pin:";

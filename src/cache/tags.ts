@@ -5,10 +5,12 @@
  *     hold-<UTC time>-<id>-<n>     keeps blobs of the generation with that id from being collected
  *     dead-<UTC time>-<id>         the generation with that id is over, for good, since that time
  *     nixcache-index               the root
+ *     adopted-<64 hexadecimal>     the index of nixcache-oci with that digest was adopted by a generation that is over
  *
  * `<UTC time>` is `YYYYMMDDThhmmssZ`, so that generations sort by time as text; `<id>` is 16 hexadecimal
  * characters. Tags allow only `[A-Za-z0-9_][A-Za-z0-9._-]{0,127}`.
  */
+import { type Digest, digestHex } from "../oci/digest.ts";
 
 export const ROOT_TAG = "nixcache-index";
 
@@ -22,11 +24,13 @@ const NAME = "\\d{8}T\\d{6}Z-[0-9a-f]{16}";
 const SEGMENT = new RegExp(`^seg-(${NAME})$`);
 const DEAD = new RegExp(`^dead-(${NAME})$`);
 const HOLD = new RegExp(`^hold-(${NAME})-(\\d{1,9})$`);
+const ADOPTED = /^adopted-([0-9a-f]{64})$/;
 
 export type Tag =
   | { kind: "segment"; name: GenerationName }
   | { kind: "dead"; id: GenerationId; since: number }
   | { kind: "hold"; name: GenerationName; number: number }
+  | { kind: "adopted"; index: Digest }
   | { kind: "root" };
 
 /** Undefined for a tag that is not ours: other tools may keep tags beside us. */
@@ -38,6 +42,8 @@ export function parseTag(tag: string): Tag | undefined {
   if (dead !== undefined) return { kind: "dead", id: generationId(dead), since: generationTime(dead) };
   const [, hold, number] = HOLD.exec(tag) ?? [];
   if (hold !== undefined) return { kind: "hold", name: hold, number: Number(number) };
+  const adopted = ADOPTED.exec(tag)?.[1];
+  if (adopted !== undefined) return { kind: "adopted", index: `sha256:${adopted}` };
   return undefined;
 }
 
@@ -68,4 +74,6 @@ export const segmentTag = (name: GenerationName): string => `seg-${name}`;
 /** @param now when it ended, in milliseconds since 1970 */
 export const deadTag = (name: GenerationName, now: number): string =>
   `dead-${generationName(now, generationId(name))}`;
+/** @param index of the blob that the old tag names */
+export const adoptedTag = (index: Digest): string => `adopted-${digestHex(index)}`;
 export const holdTag = (name: GenerationName, number: number): string => `hold-${name}-${number}`;

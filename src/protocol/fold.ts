@@ -64,9 +64,8 @@ async function nextRoot(
   { spool, host }: ProtocolContext,
   mayKeepLayers: boolean,
 ): Promise<NextRoot | undefined> {
-  const layers = view.layers();
-  const stack = layers.filter(({ position }) => position !== null);
-  const uncovered = layers.filter(({ position }) => position === null);
+  const stack = view.layers().filter(({ position }) => position !== null);
+  const uncovered = view.uncovered();
   if (uncovered.length === 0) return undefined;
   const covered = new Set(view.generations().map(({ name }) => name));
 

@@ -76,13 +76,13 @@ export class GenerationWriter {
   }
 
   /**
-   * Commits `lines` as one generation.
+   * Commits `lines`, which are read once, as one generation.
    * @param blobs every blob that the lines name, each once
    * @throws when the store fails; then nothing is committed, as far as the store said.
    */
   async commit(
     record: PublishRecord,
-    lines: readonly EntryLine[],
+    lines: Iterable<Pick<EntryLine, "narinfo" | "rest">>,
     blobs: readonly BlobReference[],
   ): Promise<CommitResult> {
     const { store, spool, host, signal } = this.#context;

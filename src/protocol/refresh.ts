@@ -12,6 +12,7 @@ import { decodeManifest, type ImageManifest } from "../oci/manifest.ts";
 import type { StoredManifest } from "../oci/store.ts";
 import type { ProtocolContext } from "./context.ts";
 import { updateIndex } from "./update-index.ts";
+import { findV1 } from "./v1-index.ts";
 import { rebuildView } from "./view.ts";
 
 /** The tags are listed again after this long even when the root stays the same. */
@@ -54,27 +55,31 @@ async function refreshOnce(context: ProtocolContext, options: RefreshOptions): P
   const stored = await unlessDamaged(context, () =>
     store.readManifest(ROOT_TAG, { ifNot: before.rootDigest, signal }),
   );
-  if (stored === "unchanged" && listed === undefined) {
+  const mustList = listed === undefined && stored !== "unchanged";
+  const seen = mustList ? await store.listTags({ signal }) : listed;
+  const v1 = await findV1(context, before.v1, seen);
+  if (stored === "unchanged" && seen === undefined && v1 === before.v1) {
     await updateIndex(context, async (change) =>
       change.setState({ ...database.view.state(), refreshedAt: now }),
     );
     return false;
   }
-  const tags = listed ?? (await store.listTags({ signal }));
+  const tags = seen ?? (await store.listTags({ signal }));
   const root = stored === "unchanged" ? await readAgain(context, before.rootDigest as Digest) : stored;
   const decode = (): ImageManifest | undefined =>
     root && decodeManifest(root.bytes, `the root of ${store.name}`);
   const layers = (await unlessDamaged(context, decode))?.layers ?? [];
   // Fetching inside the transaction: two processes that refresh one index do it one after the other.
   return updateIndex(context, async (change) => {
-    const changed = await rebuildView(context, change, {
+    const rebuilt = await rebuildView(context, change, {
       tags,
       stack: layers,
       without: options.without ?? new Set(),
+      v1,
     });
     const state = { ...database.view.state(), listedAt: now, refreshedAt: now };
-    change.setState({ ...state, rootDigest: root?.digest });
-    return changed;
+    change.setState({ ...state, rootDigest: root?.digest, v1: rebuilt.v1 });
+    return rebuilt.changed;
   });
 }
 

@@ -2,16 +2,24 @@
  * Choosing the layers of the view: the reader's step 2 and 3, inside one transaction on the local index.
  */
 import type { Generation } from "../cache/index-layer.ts";
-import type { LayerRow } from "../cache/index-reader.ts";
+import type { LayerRow, V1State } from "../cache/index-reader.ts";
 import type { IndexUpdate } from "../cache/index-update.ts";
 import { type BlobReference, indexLayerOf } from "../cache/manifests.ts";
-import { type GenerationId, type GenerationName, generationId, parseTag, segmentTag } from "../cache/tags.ts";
+import {
+  adoptedTag,
+  type GenerationId,
+  type GenerationName,
+  generationId,
+  parseTag,
+  segmentTag,
+} from "../cache/tags.ts";
 import { mapConcurrently } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
 import { decodeManifest } from "../oci/manifest.ts";
 import { discardBlob } from "../oci/spool.ts";
 import type { ProtocolContext } from "./context.ts";
 import { fetchLayer, readLayer } from "./layer-blob.ts";
+import { readV1Index } from "./v1-index.ts";
 
 export interface Listing {
   /** The tag list, which may lack what was pushed lately (R7). */
@@ -20,14 +28,19 @@ export interface Listing {
   readonly stack: readonly BlobReference[];
   /** Generations to leave out as if they were dead. */
   readonly without: ReadonlySet<GenerationName>;
+  /** What is under the tag of nixcache-oci. */
+  readonly v1: V1State | undefined;
 }
 
-/** Makes the view the union of all live segments. Answers whether it changed. */
+/**
+ * Makes the view the union of all live segments, and of the index of nixcache-oci while none has adopted it.
+ * Answers whether it changed, and what is known of that index now.
+ */
 export async function rebuildView(
   context: ProtocolContext,
   change: IndexUpdate,
-  { tags, stack, without }: Listing,
-): Promise<boolean> {
+  { tags, stack, without, v1 }: Listing,
+): Promise<{ changed: boolean; v1: V1State | undefined }> {
   const liveness = new Liveness(context, tags, without);
   await liveness.ask(context.database.view.generations().map(({ name }) => name));
   change.addDead(liveness.dead, context.host.now());
@@ -47,7 +60,41 @@ export async function rebuildView(
     change.setPosition(id, null);
     change.setGenerations(id, generations);
   }
-  return layers.keepOnly([...counting, ...segments].flatMap((layer) => layer?.id ?? []));
+  const generations = [
+    ...counting.flatMap((layer) => layer.generations),
+    ...segments.flatMap((segment) => segment?.generation ?? []),
+  ];
+  const foreign = v1 && (await loadV1(context, layers, v1, tags, generations));
+  const changed = layers.keepOnly([...counting, ...segments, foreign].flatMap((layer) => layer?.id ?? []));
+  return { changed, v1: foreign?.v1 };
+}
+
+/** Into the view, unless a generation has adopted it. */
+async function loadV1(
+  context: ProtocolContext,
+  layers: LayerLoader,
+  v1: V1State,
+  tags: readonly string[],
+  generations: readonly Generation[],
+): Promise<{ id?: number; v1: V1State }> {
+  const { manifest, index } = v1;
+  if (index === undefined) return { v1 };
+  const isAdopted =
+    generations.some(({ record }) => record.adopted === index.digest) ||
+    (await wasAdopted(context, index, tags));
+  return isAdopted ? { v1: { manifest, index } } : layers.loadV1(v1, index);
+}
+
+/** Whether the generation that adopted an index is over. */
+async function wasAdopted(
+  { store, signal }: ProtocolContext,
+  { digest }: BlobReference,
+  tags: readonly string[],
+): Promise<boolean> {
+  const tag = adoptedTag(digest);
+  if (tags.includes(tag)) return true;
+  const isOurs = tags.some((other) => parseTag(other) !== undefined);
+  return isOurs && (await store.statManifest(tag, { signal })) !== undefined;
 }
 
 /** Which generations are alive, as far as the list and exact questions tell. */
@@ -198,6 +245,18 @@ class LayerLoader {
       this.#loads.set(reference.digest, load);
     }
     return load;
+  }
+
+  /** The index of nixcache-oci; without it where it turns out to be of another version. @throws `corrupt` */
+  async loadV1(v1: V1State, index: BlobReference): Promise<{ id?: number; v1: V1State }> {
+    const known = await this.#loads.get(index.digest);
+    if (known !== undefined) return { id: known.id, v1 };
+    const { manifest } = v1;
+    const id = this.#change.addLayer(index.digest, index.size);
+    this.#added.push(id);
+    const head = await readV1Index(this.#context, index, (line) => this.#change.addEntry(id, line));
+    if (head === undefined) return { v1: { manifest } };
+    return { id, v1: { manifest, index, keys: head.keys, generated: head.generated } };
   }
 
   /** Removes every other layer from the index. Answers whether that, or any load, changed the view. */

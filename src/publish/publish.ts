@@ -168,9 +168,7 @@ class PublishRun {
       if (lines.length === 0 || (record.partial && !this.#hasNews())) return this.result(null, leftOut);
       if (this.#isUnchanged(record)) {
         // Whoever committed it may have died before the root covered it.
-        if (this.#context.database.view.layers().some(({ position }) => position === null)) {
-          await foldOrWarn(this.#context);
-        }
+        if (this.#context.database.view.uncovered().length > 0) await foldOrWarn(this.#context);
         return this.result(null, leftOut);
       }
       const outcome = await this.#generation.commit(record, lines, blobsOf(lines));

@@ -1,0 +1,102 @@
+/**
+ * The index of nixcache-oci beside our generations: what is under its tag, and reading it. The tag moves, and is never
+ * written by us.
+ */
+import type { EntryLine } from "../cache/entry.ts";
+import type { V1State } from "../cache/index-reader.ts";
+import type { BlobReference } from "../cache/manifests.ts";
+import { BrokenEntries, V1_TAG, type V1Head, V1IndexParser, v1IndexOf } from "../cache/v1-index.ts";
+import { NixcacheError } from "../errors.ts";
+import { decodeManifest } from "../oci/manifest.ts";
+import { discardBlob, streamBlob } from "../oci/spool.ts";
+import type { BlobSource } from "../oci/store.ts";
+import type { ProtocolContext } from "./context.ts";
+import { fetchLayer } from "./layer-blob.ts";
+
+/** The version that we read. The tag and the media type are those of other versions too. */
+export const V1_VERSION = 1;
+
+/**
+ * What is under the tag, `known` itself where that is the same; undefined where there is no such tag.
+ * @param tags a list, where there is one: whoever has never seen the tag asks for it only when it is listed
+ */
+export async function findV1(
+  context: ProtocolContext,
+  known: V1State | undefined,
+  tags: readonly string[] | undefined,
+): Promise<V1State | undefined> {
+  const { store, signal } = context;
+  if (known === undefined && !tags?.includes(V1_TAG)) return undefined;
+  const stored = await store.readManifest(V1_TAG, { ifNot: known?.manifest, signal });
+  if (stored === "unchanged") return known;
+  if (stored === undefined) return undefined;
+  const { digest: manifest, bytes } = stored;
+  const index = indexIn(bytes, `${V1_TAG} of ${store.name}`);
+  if (index === undefined) {
+    context.warn(`${V1_TAG} of ${store.name} is of another format than nixcache-oci's first one: not read`);
+    return { manifest };
+  }
+  return known?.index?.digest === index.digest ? { ...known, manifest } : { manifest, index };
+}
+
+/** Undefined for a manifest of another tool, of whatever kind. */
+function indexIn(bytes: Uint8Array, where: string): BlobReference | undefined {
+  try {
+    return v1IndexOf(decodeManifest(bytes, where));
+  } catch (error) {
+    if (error instanceof NixcacheError && error.code === "corrupt") return undefined;
+    throw error;
+  }
+}
+
+/**
+ * Reads the entries one by one; those that are broken are told in one warning.
+ * @returns the head; undefined for an index of another version
+ * @throws `corrupt` when the index as a whole is absent or damaged: that is not an empty one (rule 1)
+ */
+export async function readV1Index(
+  context: ProtocolContext,
+  index: BlobReference,
+  take: (line: EntryLine) => void,
+): Promise<V1Head | undefined> {
+  const where = nameOf(context, index);
+  const broken = new BrokenEntries();
+  const blob = await fetchV1Index(context, index);
+  let head: V1Head;
+  try {
+    const parser = new V1IndexParser(where);
+    let count = 0;
+    for await (const chunk of streamBlob(blob)) {
+      for (const item of parser.push(chunk)) {
+        count++;
+        if ("line" in item) take(item.line);
+        else broken.add(item.name, item.problem);
+      }
+    }
+    head = parser.end();
+    if (broken.count > 0) context.warn(`${where}: ${broken.count} of ${count} entries are broken: ${broken}`);
+  } finally {
+    discardBlob(blob);
+  }
+  if (head.version === V1_VERSION) return head;
+  context.warn(`${where} is of another version than ${V1_VERSION}: not read`);
+  return undefined;
+}
+
+/** The index whole and checked; discard it afterwards. @throws `corrupt` */
+export async function fetchV1Index(context: ProtocolContext, index: BlobReference): Promise<BlobSource> {
+  const { store, spool, signal } = context;
+  const hint = `If the cache has been adopted long ago, delete the tag ${V1_TAG}; else publish once more with nixcache-oci.`;
+  try {
+    const blob = await fetchLayer(store, spool, index, { signal });
+    if (blob !== undefined) return blob;
+    throw new NixcacheError("corrupt", "its blob is absent");
+  } catch (cause) {
+    if (!(cause instanceof NixcacheError && cause.code === "corrupt")) throw cause;
+    throw new NixcacheError("corrupt", `${nameOf(context, index)}: ${cause.message}`, { hint, cause });
+  }
+}
+
+function nameOf({ store }: ProtocolContext, { digest }: BlobReference): string {
+  return `the index ${digest} under ${V1_TAG} of ${store.name}`;
+}
