@@ -127,6 +127,7 @@ export function openCache(
       signal,
       concurrency: CONCURRENCY,
       warn,
+      info: (message) => log.info(message),
     },
     [Symbol.dispose]() {
       spool[Symbol.dispose]();

@@ -9,6 +9,7 @@
 import { Database, type Statement } from "bun:sqlite";
 import { STORE_DIR, STORE_HASH_LENGTH } from "../nar/store-path.ts";
 import type { Generation } from "./index-layer.ts";
+import { IndexReader } from "./index-reader.ts";
 import type { PublishRecord } from "./record.ts";
 import type { GenerationName } from "./tags.ts";
 
@@ -207,8 +208,14 @@ export class Catalog implements Disposable {
          GROUP BY value ORDER BY max(name) DESC, value`,
       )
       .all(PUBLISHES_WITH_KEYS)
-      .map(({ key }) => key);
+      .map(({ key }) => key)
+      .concat(this.#v1Keys());
     return this.#keys;
+  }
+
+  /** Of a cache of nixcache-oci that is shown as it is: it has no publish records. */
+  #v1Keys(): readonly string[] {
+    return new IndexReader(this.#db).state().v1?.keys ?? [];
   }
 }
 

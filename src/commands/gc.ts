@@ -1,7 +1,14 @@
 import { appendSummary } from "../actions/step-files.ts";
-import { cacheReference, DEFAULT_RETENTION_DAYS, gcPolicy, stepSummaryFile } from "../config.ts";
-import { deletingAt, openCache } from "../context.ts";
+import {
+  cacheReference,
+  DEFAULT_RETENTION_DAYS,
+  gcPolicy,
+  stepSummaryFile,
+  upstreamUrls,
+} from "../config.ts";
+import { deletingAt, openCache, openUpstreams } from "../context.ts";
 import { collectGarbage } from "../gc/gc.ts";
+import { adoptionLine } from "../terminal/adoption.ts";
 import { formatCount } from "../terminal/format.ts";
 import {
   decisionLines,
@@ -57,8 +64,14 @@ export const gc = command(
     });
     const reference = cacheReference(given.text("cache"), env);
     using cache = openCache(reference, dryRun ? "read" : "write", context);
-    const report = await collectGarbage(deletingAt(reference, cache.protocol, context), policy, { dryRun });
+    const report = await collectGarbage(deletingAt(reference, cache.protocol, context), policy, {
+      dryRun,
+      upstreams: openUpstreams(upstreamUrls(undefined, env)),
+    });
     const { name } = cache.protocol.store;
+    if (report.adopted) log.success(adoptionLine(report.adopted, name));
+    const { view } = cache.protocol.database;
+    if (dryRun && view.v1Layer()) log.info(`would first adopt the cache of nixcache-oci that is in ${name}`);
 
     const summary = stepSummaryFile(env);
     const unwritten = summary && appendSummary(summary, gcSummary(report, name, dryRun));

@@ -7,6 +7,7 @@ import type { Context } from "../context.ts";
 import { EXIT_CODES } from "../errors.ts";
 import { formatPublicKey, publicKeyOf, type SecretKey } from "../nar/signing-key.ts";
 import type { PublishResult } from "../publish/publish.ts";
+import { adoptionLine } from "../terminal/adoption.ts";
 import { formatBytes, formatCount, formatDuration } from "../terminal/format.ts";
 import { publishSummary } from "../terminal/publish-summary.ts";
 import type { Holdings } from "./publish-paths.ts";
@@ -44,6 +45,7 @@ export function tell(published: Published, run: Run, context: Context): void {
       const outputs = published.rows && { outputs: rows, buildMs };
       context.print(json({ cache: holdings.cacheName, dryRun, ...result, ...outputs, elapsedMs }));
     }
+    if (result.adopted) log.success(adoptionLine(result.adopted, holdings.cacheName));
     if (rows.length > 0) log.info(`outputs: ${countStatuses(rows)}\n${renderText(rows)}`);
     reportResult(result, holdings.cacheName, run, context);
     const publicKey = key && formatPublicKey(publicKeyOf(key));

@@ -97,6 +97,10 @@ export function readSetup(given: Arguments, context: Context): PublishSetup {
         progress.pause();
         protocol.warn(message);
       },
+      info: (message) => {
+        progress.pause();
+        protocol.info?.(message);
+      },
       upstreams,
       upstreamKeys: trusted,
       key,

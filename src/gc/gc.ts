@@ -3,9 +3,11 @@
  * (STORAGE-PROTOCOL, "gc"). Needs no Nix, builds nothing, and works from any machine.
  */
 import type { CollectedBlobs } from "../oci/store.ts";
+import { type Adoption, adoptV1 } from "../protocol/adopt.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
 import { endGenerations, type Sweep, sweep } from "../protocol/end.ts";
 import { refresh } from "../protocol/refresh.ts";
+import type { Upstream } from "../upstream/client.ts";
 import { readHoldings } from "./holdings.ts";
 import { type Decision, type Policy, planGc } from "./plan.ts";
 import { measure, type Sizes } from "./sizes.ts";
@@ -16,6 +18,8 @@ export interface GcReport {
   /** Bytes by which what lives is over `maxBytes`, although all that may end has ended. */
   readonly excessBytes: number;
   readonly sizes: Sizes;
+  /** The cache of nixcache-oci that was here before, where this run was the first. */
+  readonly adopted?: Adoption;
   /** What was freed. Undefined in a dry run. */
   readonly freed?: Freed;
 }
@@ -32,14 +36,20 @@ export interface Freed {
   readonly collected?: CollectedBlobs;
 }
 
-/** @param options.dryRun changes nothing. @throws when the cache cannot be read or written. */
+/**
+ * @param options.dryRun changes nothing
+ * @param options.upstreams asked for what a cache of nixcache-oci lacks, when it is adopted
+ * @throws when the cache cannot be read or written
+ */
 export async function collectGarbage(
   context: ProtocolContext,
   policy: Policy,
-  { dryRun = false }: { dryRun?: boolean } = {},
+  { dryRun = false, upstreams = [] }: { dryRun?: boolean; upstreams?: readonly Upstream[] } = {},
 ): Promise<GcReport> {
   const { store, host, database, signal } = context;
   await refresh(context, { list: true });
+  // First: what nothing names yet would be removed.
+  const adopted = dryRun ? undefined : await adoptV1(context, upstreams);
   const tags = await store.listTags({ signal });
   const holdings = await readHoldings(context, tags);
   const generations = database.view.generations();
@@ -58,6 +68,7 @@ export async function collectGarbage(
   return {
     ...plan,
     sizes,
+    ...(adopted && { adopted }),
     freed: {
       gone: gone.length,
       bytes: holdings.bytes(holdings.owners) - holdings.bytes(left),

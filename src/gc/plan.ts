@@ -2,10 +2,11 @@
  * Which generations are over. Pure: from publish records, tags and the clock alone, the same on every machine.
  *
  * A line is what succeeds itself: one source, system and selection (`sameLine`). What lives: the newest of each
- * line, everything younger than the retention, and pins. Bare paths have no newest: each stands for itself.
+ * line, everything younger than the retention, and pins. Bare paths have no newest: each stands for itself. What was
+ * adopted from nixcache-oci is succeeded by whatever a repository publishes for good after it.
  */
 import type { Generation } from "../cache/index-layer.ts";
-import { lineOf, PATHS_SOURCE, PIN_PREFIX } from "../cache/record.ts";
+import { lineOf, PATHS_SOURCE, PIN_PREFIX, type PublishRecord, V1_SOURCE } from "../cache/record.ts";
 import { type GenerationName, generationId, generationTime, segmentTag } from "../cache/tags.ts";
 import { MIN_AGE_MS } from "../protocol/end.ts";
 import type { Holdings } from "./holdings.ts";
@@ -60,8 +61,8 @@ export function planGc(
   holdings?: Holdings,
 ): Plan {
   const oldestFirst = [...generations].sort((a, b) => (a.name < b.name ? -1 : 1));
-  const places = placesInLines(oldestFirst);
   const judge = new Judge(policy, now);
+  const places = placesInLines(oldestFirst, (record) => judge.replacesV1(record));
   const decisions = oldestFirst.map((generation): Decision => {
     const place = places.get(generation.name) as Place;
     return { ...generation, ...judge.decide(generation, place) };
@@ -80,13 +81,22 @@ interface Place {
   readonly successor: GenerationName | undefined;
 }
 
-/** @param generations the oldest first */
-function placesInLines(generations: readonly Generation[]): Map<GenerationName, Place> {
+/**
+ * @param generations the oldest first
+ * @param replacesV1 whether a generation succeeds the cache of nixcache-oci
+ */
+function placesInLines(
+  generations: readonly Generation[],
+  replacesV1: (record: PublishRecord) => boolean,
+): Map<GenerationName, Place> {
+  const own = generations.findLast(({ record }) => replacesV1(record))?.name;
   const lines = Map.groupBy(generations, ({ record }) => lineOf(record));
   const places = new Map<GenerationName, Place>();
   for (const line of lines.values()) {
     const whole = line.filter(({ record }) => !record.partial);
     const ranked = (whole.length > 0 ? whole : line).map(({ name }) => name).reverse();
+    const isV1 = line[0]?.record.source === V1_SOURCE;
+    if (isV1 && own !== undefined && own > (ranked[0] ?? "")) ranked.unshift(own);
     const [newest] = ranked;
     for (const { name } of line) {
       const rank = ranked.indexOf(name);
@@ -141,6 +151,12 @@ class Judge {
   outlivesSize({ rule, record }: Decision, { rank }: Place): boolean {
     if (rule === "young" || rule === "pin") return true;
     return record.source !== PATHS_SOURCE && rank === 0 && this.#livesOn(record.branch);
+  }
+
+  /** Whether a generation is a repository's, whole, and of a branch whose newest lives for ever. */
+  replacesV1({ source, branch, partial }: PublishRecord): boolean {
+    const isOwn = source !== V1_SOURCE && source !== PATHS_SOURCE && !source.startsWith(PIN_PREFIX);
+    return isOwn && !partial && this.#livesOn(branch) && this.#droppedBy(branch) === undefined;
   }
 
   /** Whether the newest of a branch lives for ever; what has no branch is on none that could be gone. */

@@ -5,7 +5,7 @@
  * on disk it costs no memory, whatever its size. Each run has a folder of its own, removed at the end; the
  * folders of runs that were killed are removed by a later run.
  */
-import { mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { closeSync, mkdirSync, mkdtempSync, openSync, readdirSync, readSync, rmSync } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
@@ -119,6 +119,25 @@ export function streamBlob(blob: BlobSource): ReadableStream<Uint8Array> {
   return "file" in blob.content
     ? Bun.file(blob.content.file).stream()
     : new Blob([blob.content as Uint8Array<ArrayBuffer>]).stream();
+}
+
+/** Bytes that `readBlobNow` reads at once. */
+const READ_BYTES = 1024 * 1024;
+
+/** The blob's bytes, without waiting. A chunk is valid until the next is asked for. */
+export function* readBlobNow({ content }: BlobSource): Generator<Uint8Array, void, undefined> {
+  if (!("file" in content)) {
+    yield content;
+    return;
+  }
+  const file = openSync(content.file, "r");
+  try {
+    const buffer = new Uint8Array(READ_BYTES);
+    for (let read = readSync(file, buffer); read > 0; read = readSync(file, buffer))
+      yield buffer.subarray(0, read);
+  } finally {
+    closeSync(file);
+  }
 }
 
 async function createFile(path: string): Promise<{ path: string; handle: FileHandle }> {

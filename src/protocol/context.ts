@@ -14,4 +14,6 @@ export interface ProtocolContext {
   readonly concurrency: number;
   /** Told what a person should know but what stops nothing. */
   readonly warn: (message: string) => void;
+  /** Told what happens once and may take long. Default: nobody is. */
+  readonly info?: (message: string) => void;
 }

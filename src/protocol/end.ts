@@ -4,6 +4,7 @@
  */
 import { holdManifest, ROOT_TYPE } from "../cache/manifests.ts";
 import {
+  adoptedTag,
   deadTag,
   type GenerationId,
   type GenerationName,
@@ -11,15 +12,19 @@ import {
   generationTime,
   parseTag,
   segmentTag,
+  type Tag,
 } from "../cache/tags.ts";
+import { V1_TAG } from "../cache/v1-index.ts";
 import { mapConcurrently } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
 import { randomId } from "../host.ts";
 import type { Digest } from "../oci/digest.ts";
 import { decodeManifest, EMPTY_CONFIG, MEDIA_TYPE_MANIFEST } from "../oci/manifest.ts";
+import type { BlobsMissing } from "../oci/store.ts";
 import type { ProtocolContext } from "./context.ts";
 import { writeEmptyConfig } from "./empty-config.ts";
 import { fold } from "./fold.ts";
+import { findV1 } from "./v1-index.ts";
 
 const HOUR_MS = 3_600_000;
 
@@ -44,9 +49,27 @@ export async function endGenerations(
   const { host, concurrency } = context;
   const over = names.filter((name) => host.now() - generationTime(name) >= minAgeMs);
   if (over.length === 0) return [];
+  await keepAdopted(context, over);
   await fold(context, new Set(over));
   const ended = await mapConcurrently(over, concurrency, (name) => markDead(context, name));
   return over.filter((_, i) => ended[i]);
+}
+
+/** Once a generation is over, a tag says that what it adopted was adopted: else that would be read again. */
+async function keepAdopted(context: ProtocolContext, over: readonly GenerationName[]): Promise<void> {
+  const { store, database, signal } = context;
+  const ending = new Set(over);
+  const records = database.view.generations().filter(({ name }) => ending.has(name));
+  for (const index of new Set(records.flatMap(({ record }) => record.adopted ?? []))) {
+    const tag = adoptedTag(index);
+    if ((await store.statManifest(tag, { signal })) !== undefined) continue;
+    const written = await writeNothing(context, tag);
+    if (typeof written === "string") continue;
+    throw new NixcacheError(
+      "protocol",
+      `${store.name} refuses the tag ${tag}: blobs are missing, although it names none`,
+    );
+  }
 }
 
 async function markDead(context: ProtocolContext, name: GenerationName): Promise<boolean> {
@@ -58,10 +81,17 @@ async function markDead(context: ProtocolContext, name: GenerationName): Promise
   const written = await store.writeManifest(tag, segment.mediaType, segment.bytes, { signal });
   if (typeof written === "string") return true;
   // A segment whose blobs are gone cannot be put again: what hides it then is a manifest of nothing.
+  return typeof (await writeNothing(context, tag)) === "string";
+}
+
+/** Puts a manifest that names nothing but the empty config. */
+async function writeNothing(
+  { store, host, signal }: ProtocolContext,
+  tag: string,
+): Promise<Digest | BlobsMissing> {
   await writeEmptyConfig(store, { signal });
   const notes = { created: new Date(host.now()).toISOString(), nonce: randomId(host) };
-  const nothing = holdManifest([EMPTY_CONFIG], notes);
-  return typeof (await store.writeManifest(tag, MEDIA_TYPE_MANIFEST, nothing, { signal })) === "string";
+  return store.writeManifest(tag, MEDIA_TYPE_MANIFEST, holdManifest([EMPTY_CONFIG], notes), { signal });
 }
 
 export interface Sweep {
@@ -115,11 +145,24 @@ export async function sweep(context: ProtocolContext): Promise<Sweep> {
     if (await sweeper.remove(held)) gone.add(generationId(name));
     else gone.delete(generationId(name));
   }
+  await removeAdopted(context, sweeper, tags);
   for (const digest of (await store.listUntagged?.({ signal })) ?? []) {
     if (await isFormerRoot(context, digest)) await sweeper.remove([digest]);
   }
   const { deleted, refused } = sweeper;
   return { gone: [...gone], waiting: waiting.difference(gone).size, deleted, refused };
+}
+
+/** What an index of nixcache-oci was adopted as matters while that index is there. */
+async function removeAdopted(
+  context: ProtocolContext,
+  sweeper: Sweeper,
+  tags: readonly { tag: string; parsed: Tag | undefined }[],
+): Promise<void> {
+  if (!tags.some(({ parsed }) => parsed?.kind === "adopted")) return;
+  const present = await findV1(context, undefined, [V1_TAG]);
+  for (const { tag, parsed } of tags)
+    if (parsed?.kind === "adopted" && parsed.index !== present?.index?.digest) await sweeper.remove([tag]);
 }
 
 /** A root that another one has replaced, so long ago that no reader looks at it any more. */

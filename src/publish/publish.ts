@@ -13,6 +13,7 @@ import { formatPublicKey, type PublicKey, publicKeyOf, type SecretKey } from "..
 import { storeHashOf } from "../nar/store-path.ts";
 import type { PathInfo } from "../nix/store.ts";
 import { type Digest, digestOf } from "../oci/digest.ts";
+import { type Adoption, adoptV1 } from "../protocol/adopt.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
 import { foldOrWarn } from "../protocol/fold.ts";
 import { GenerationWriter } from "../protocol/generation.ts";
@@ -90,6 +91,8 @@ export interface PublishResult {
   /** What was uploaded, by earlier publishes of the same run too. */
   readonly newPaths: readonly NewPath[];
   readonly leftOut: readonly LeftOut[];
+  /** The cache of nixcache-oci that was here before, where this publish was the first. */
+  readonly adopted?: Adoption;
 }
 
 /**
@@ -103,6 +106,7 @@ export async function publish(
   options: PublishOptions = {},
 ): Promise<PublishResult> {
   await refresh(context, { list: true });
+  const adopted = options.dryRun ? undefined : await adoptV1(context, context.upstreams);
   const selection = await select(closure, {
     known: (hash) => context.database.view.line(hash),
     upstreams: context.upstreams,
@@ -113,7 +117,7 @@ export async function publish(
   const run = new PublishRun(closure, origin, context, selection, options.until);
   context.progress.planned({ ...selection, fresh: run.toUpload() });
   if (options.dryRun) return run.result(null, []);
-  return run.run();
+  return { ...(await run.run()), ...(adopted && { adopted }) };
 }
 
 class PublishRun {

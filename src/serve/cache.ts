@@ -123,12 +123,14 @@ function summaryOf(view: () => IndexReader): () => IndexSummary {
     if (kept?.of !== of) {
       const generations = view().generations();
       const newest = generations.at(-1)?.name;
+      // Of a cache of nixcache-oci that is served as it is.
+      const { keys = [], generated } = view().state().v1 ?? {};
       const summary = {
         entries: view().count(),
         generations: generations.length,
-        generatedAt: newest === undefined ? undefined : generationTime(newest),
+        generatedAt: newest === undefined ? generated : generationTime(newest),
         bytes: layers.reduce((sum, { size }) => sum + size, 0),
-        keys: [...new Set(generations.flatMap(({ record }) => record.keys))],
+        keys: [...new Set([...generations.flatMap(({ record }) => record.keys), ...keys])],
       };
       kept = { of, summary };
     }

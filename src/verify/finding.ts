@@ -15,6 +15,8 @@ const HARMFUL = {
 /** Findings that cost time or space and nothing else. */
 const HARMLESS = {
   "root-behind": "a generation is not in the root, so readers read it directly",
+  "not-adopted":
+    "an index of nixcache-oci is served as it is, and not checked: nixcache gc, or the next publish, adopts it",
   "hold-orphan": "a hold has no generation: a publish that runs, or one that was killed",
 } as const;
 

@@ -4,8 +4,8 @@
  */
 import { allParts, type Entry, type EntryLine, entryOf, filesBeside, withoutFiles } from "../cache/entry.ts";
 import { segmentTag } from "../cache/tags.ts";
+import { V1_TAG } from "../cache/v1-index.ts";
 import { mapConcurrently } from "../concurrency.ts";
-import { NixcacheError } from "../errors.ts";
 import { isContentAddressed } from "../nar/content-address.ts";
 import { parseSignature, verifyNarInfo } from "../nar/signature.ts";
 import { type PublicKey, parsePublicKey } from "../nar/signing-key.ts";
@@ -13,6 +13,7 @@ import type { Digest } from "../oci/digest.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
 import { refresh } from "../protocol/refresh.ts";
 import type { Upstream } from "../upstream/client.ts";
+import { mayHave } from "../upstream/may-have.ts";
 import { checkBlobs, checkFiles, checkNars } from "./deep.ts";
 import type { Finding } from "./finding.ts";
 import { readSegments, type Segments } from "./segments.ts";
@@ -148,25 +149,12 @@ async function missingReferences(context: VerifyContext, lines: readonly EntryLi
     [...wanted],
     context.concurrency,
     async ([hash, { reference, from }]) => {
-      if (await isUpstream(context, hash)) return [];
+      if (await mayHave(context.upstreams, hash, context)) return [];
       const detail = `${reference} is neither in the cache nor upstream`;
       return [{ kind: "reference-missing", subject: from.info.storePath, detail } as const];
     },
   );
   return findings.flat();
-}
-
-async function isUpstream({ upstreams, signal, warn }: VerifyContext, hash: string): Promise<boolean> {
-  for (const upstream of upstreams) {
-    try {
-      if ((await upstream.narinfo(hash, signal)) !== undefined) return true;
-    } catch (error) {
-      if (!(error instanceof NixcacheError) || signal?.aborted) throw error;
-      warn(`${hash} could not be looked for: ${error.message}`);
-      return true;
-    }
-  }
-  return false;
 }
 
 async function uncovered(context: VerifyContext, { readable, unreadable }: Segments): Promise<Finding[]> {
@@ -178,11 +166,12 @@ async function uncovered(context: VerifyContext, { readable, unreadable }: Segme
       .filter(({ position }) => position !== null)
       .flatMap(({ id }) => view.generations(id).map(({ name }) => name)),
   );
-  return readable
+  const behind = readable
     .filter(({ name }) => !covered.has(name))
-    .map(({ name }) => ({
-      kind: "root-behind",
-      subject: segmentTag(name),
-      detail: "the next publish covers it",
-    }));
+    .map(({ name }): Finding => {
+      return { kind: "root-behind", subject: segmentTag(name), detail: "the next publish covers it" };
+    });
+  const v1 = view.v1Layer();
+  if (v1 === undefined) return behind;
+  return [...behind, { kind: "not-adopted", subject: V1_TAG, detail: `its index is ${v1.digest}` }];
 }
