@@ -62,10 +62,10 @@ export async function readV1Index(
   const where = nameOf(context, index);
   const broken = new BrokenEntries();
   const blob = await fetchV1Index(context, index);
+  const parser = new V1IndexParser(where);
+  let count = 0;
   let head: V1Head;
   try {
-    const parser = new V1IndexParser(where);
-    let count = 0;
     for await (const chunk of streamBlob(blob)) {
       for (const item of parser.push(chunk)) {
         count++;
@@ -74,10 +74,12 @@ export async function readV1Index(
       }
     }
     head = parser.end();
-    if (broken.count > 0) context.warn(`${where}: ${broken.count} of ${count} entries are broken: ${broken}`);
+  } catch (error) {
+    throw withHint(error);
   } finally {
     discardBlob(blob);
   }
+  if (broken.count > 0) context.warn(`${where}: ${broken.count} of ${count} entries are broken: ${broken}`);
   if (head.version === V1_VERSION) return head;
   context.warn(`${where} is of another version than ${V1_VERSION}: not read`);
   return undefined;
@@ -86,17 +88,22 @@ export async function readV1Index(
 /** The index whole and checked; discard it afterwards. @throws `corrupt` */
 export async function fetchV1Index(context: ProtocolContext, index: BlobReference): Promise<BlobSource> {
   const { store, spool, signal } = context;
-  const hint = `If the cache has been adopted long ago, delete the tag ${V1_TAG}; else publish once more with nixcache-oci.`;
   try {
     const blob = await fetchLayer(store, spool, index, { signal });
     if (blob !== undefined) return blob;
-    throw new NixcacheError("corrupt", "its blob is absent");
-  } catch (cause) {
-    if (!(cause instanceof NixcacheError && cause.code === "corrupt")) throw cause;
-    throw new NixcacheError("corrupt", `${nameOf(context, index)}: ${cause.message}`, { hint, cause });
+  } catch (error) {
+    throw withHint(error);
   }
+  throw withHint(new NixcacheError("corrupt", `${nameOf(context, index)}: its blob is absent`));
 }
 
 function nameOf({ store }: ProtocolContext, { digest }: BlobReference): string {
   return `the index ${digest} under ${V1_TAG} of ${store.name}`;
+}
+
+/** What a person can do about an index that is damaged. */
+function withHint(error: unknown): unknown {
+  if (!(error instanceof NixcacheError && error.code === "corrupt")) return error;
+  const hint = `Try again; when it stays, publish once more with nixcache-oci, or delete the tag ${V1_TAG} if the cache was adopted.`;
+  return new NixcacheError("corrupt", error.message, { hint, cause: error });
 }

@@ -5,6 +5,7 @@ import { entryOf, formatLine, parseLine } from "../../src/cache/entry.ts";
 import { parseJsonObject } from "../../src/cache/json.ts";
 import { decodeParts } from "../../src/cache/part.ts";
 import { decodeRecord, encodeRecord, sameLine } from "../../src/cache/record.ts";
+import { V1IndexParser } from "../../src/cache/v1-index.ts";
 import type { ErrorCode } from "../../src/errors.ts";
 import { decodeIndex, encodeIndex } from "../../src/oci/layout-index.ts";
 import { decodeManifest, encodeManifest, parseJson } from "../../src/oci/manifest.ts";
@@ -49,12 +50,26 @@ function errors(text: string): void {
   }
 }
 
+/** Whatever the entries are, an index that is JSON is read to its end, in chunks of any size. */
+function v1Index(text: string): void {
+  const input = bytes(text);
+  const parser = new V1IndexParser("v1");
+  for (let at = 0; at < input.length; at += 97) {
+    for (const item of parser.push(input.subarray(at, at + 97))) {
+      if ("line" in item) expect(parseLine(formatLine(item.line), "again")).toEqual(item.line);
+      else expect(String(item.problem)).not.toBe("");
+    }
+  }
+  parser.end();
+}
+
 /** Each takes a text; what it says of it is checked too. */
 const PARSERS: Record<string, { parse: (text: string) => void; codes: readonly ErrorCode[] }> = {
   manifest: { parse: (text) => manifest(bytes(text)), codes: ["corrupt"] },
   record: { parse: record, codes: ["corrupt"] },
   line: { parse: line, codes: ["corrupt"] },
   parts: { parse: (text) => decodeParts(parseJson(bytes(text), "parts"), "parts"), codes: ["corrupt"] },
+  "v1-index": { parse: v1Index, codes: ["corrupt"] },
   "layout-index": { parse: (text) => layoutIndex(bytes(text)), codes: ["corrupt"] },
   "registry-errors": { parse: errors, codes: [] },
 };
