@@ -102,8 +102,10 @@ export class V1Plan {
   #place(hash: string): number {
     const known = this.#places.get(hash);
     if (known !== undefined) return known;
-    this.#places.set(hash, this.#hashes.length);
+    // Cut out of a narinfo it would keep the whole of that in memory.
+    const own = Buffer.from(hash, "latin1").toString("latin1");
+    this.#places.set(own, this.#hashes.length);
     this.#nodes.push(undefined);
-    return this.#hashes.push(hash) - 1;
+    return this.#hashes.push(own) - 1;
   }
 }
