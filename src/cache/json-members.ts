@@ -27,7 +27,9 @@ interface Level {
 
 export class JsonMembers {
   readonly #where: string;
-  readonly #opened: ReadonlySet<string>;
+  readonly #opened: Readonly<Record<string, "object" | "list">>;
+  /** Names of those that were there. */
+  readonly found = new Set<string>();
   readonly #maxBytes: number;
   readonly #decoder = new TextDecoder("utf-8", { fatal: true });
   #expected: Expected = "object";
@@ -42,10 +44,10 @@ export class JsonMembers {
 
   /**
    * @param where names the file in messages
-   * @param opened names of members of the whole object that are cut as well, where they are objects or lists
+   * @param opened members of the whole object that are cut as well, where they are of that kind
    * @param maxBytes of a member's text
    */
-  constructor(where: string, opened: ReadonlySet<string>, maxBytes: number) {
+  constructor(where: string, opened: Readonly<Record<string, "object" | "list">>, maxBytes: number) {
     this.#where = where;
     this.#opened = opened;
     this.#maxBytes = maxBytes;
@@ -113,9 +115,10 @@ export class JsonMembers {
     this.#key = key;
     if (byte === COMMA || byte === COLON || byte === CLOSE_OBJECT || byte === CLOSE_LIST)
       throw this.#wrong(preview(String.fromCharCode(byte)));
-    const close = byte === OPEN_OBJECT ? CLOSE_OBJECT : byte === OPEN_LIST ? CLOSE_LIST : undefined;
-    if (this.#levels.length === 1 && close !== undefined && this.#opened.has(key)) {
-      this.#open(key, close);
+    const kind = this.#levels.length === 1 && Object.hasOwn(this.#opened, key) && this.#opened[key];
+    if (kind && byte === (kind === "list" ? OPEN_LIST : OPEN_OBJECT)) {
+      this.found.add(key);
+      this.#open(key, kind === "list" ? CLOSE_LIST : CLOSE_OBJECT);
       return true;
     }
     this.#expected = "inside";

@@ -13,7 +13,7 @@ export interface PublishRecord {
   readonly tool: string;
   /**
    * What the generation is the newest of: a repository and branch, `pin:NAME`, `paths` for a publish of bare store
-   * paths, or `v1` for the cache of nixcache-oci that was here before.
+   * paths, or `nixcache-oci` for the cache of that tool that was here before.
    */
   readonly source: string;
   /** Attribute or path as given → output path. */
@@ -85,7 +85,7 @@ export function decodeRecord(value: unknown, where: string): PublishRecord {
 export const PATHS_SOURCE = "paths";
 
 /** The source of what was adopted from nixcache-oci: a whole cache, of whatever branches and systems. */
-export const V1_SOURCE = "v1";
+export const V1_SOURCE = "nixcache-oci";
 
 /** Before the name of a pin, in its source. */
 export const PIN_PREFIX = "pin:";

@@ -26,6 +26,9 @@ export const V1_TAG = "cache-index";
 
 const LAYER_TYPE = "application/vnd.nix.cache.index.v1+json";
 
+/** The version that we read. The tag and the media type are those of other versions too. */
+export const V1_VERSION = 1;
+
 /** What a cache of nixcache-oci has for one store hash. */
 export type V1Item =
   | { readonly entry: Entry; readonly line: EntryLine }
@@ -70,7 +73,7 @@ export class V1IndexParser {
   /** @param where names the index in messages */
   constructor(where: string) {
     this.#where = where;
-    this.#members = new JsonMembers(where, new Set(["entries", "gc_roots"]), MAX_ENTRY_BYTES);
+    this.#members = new JsonMembers(where, { entries: "object", gc_roots: "list" }, MAX_ENTRY_BYTES);
   }
 
   /** @throws `corrupt` when the file as a whole is no JSON object. */
@@ -82,9 +85,11 @@ export class V1IndexParser {
     }
   }
 
-  /** The head, after the last chunk. @throws `corrupt` when the file has broken off. */
+  /** The head, after the last chunk. @throws `corrupt` when the file has broken off, or lacks its entries. */
   end(): V1Head {
     this.#members.end();
+    if (this.#version === V1_VERSION && !this.#members.found.has("entries"))
+      throw new NixcacheError("corrupt", `${this.#where}: got no entries, expected an object`);
     return {
       version: this.#version,
       keys: this.#keys,
@@ -102,12 +107,6 @@ export class V1IndexParser {
     if (key === "version") this.#version = this.#parse(key, value);
     if (key === "public_key") this.#keys = keysOf(this.#parse(key, value));
     if (key === "generated") this.#generated = time(this.#parse(key, value));
-    // An object or a list would have been cut.
-    if (key === "entries")
-      throw new NixcacheError(
-        "corrupt",
-        `${this.#where}: got "entries": ${preview(value)}, expected an object`,
-      );
   }
 
   #parse(key: string, value: string | undefined): unknown {

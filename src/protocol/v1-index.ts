@@ -5,16 +5,20 @@
 import type { EntryLine } from "../cache/entry.ts";
 import type { V1State } from "../cache/index-reader.ts";
 import type { BlobReference } from "../cache/manifests.ts";
-import { BrokenEntries, V1_TAG, type V1Head, V1IndexParser, v1IndexOf } from "../cache/v1-index.ts";
+import {
+  BrokenEntries,
+  V1_TAG,
+  V1_VERSION,
+  type V1Head,
+  V1IndexParser,
+  v1IndexOf,
+} from "../cache/v1-index.ts";
 import { NixcacheError } from "../errors.ts";
 import { decodeManifest } from "../oci/manifest.ts";
 import { discardBlob, streamBlob } from "../oci/spool.ts";
 import type { BlobSource } from "../oci/store.ts";
 import type { ProtocolContext } from "./context.ts";
 import { fetchLayer } from "./layer-blob.ts";
-
-/** The version that we read. The tag and the media type are those of other versions too. */
-export const V1_VERSION = 1;
 
 /**
  * What is under the tag, `known` itself where that is the same; undefined where there is no such tag.

@@ -117,7 +117,7 @@ describeWith(["nix", "registry"], "a cache of nixcache-oci", () => {
     expect(gc.stderr).toContain(`adopted ${PATHS} paths of nixcache-oci`);
     expect(JSON.parse(gc.stdout)).toMatchObject({
       adopted: { paths: PATHS, leftOut: 0 },
-      decisions: [{ source: "v1" }],
+      decisions: [{ source: "nixcache-oci" }],
     });
     // The index layers of segment and root, and two empty configs, one of them for the probe: no NAR.
     expect(uploaded().length).toBe(4);

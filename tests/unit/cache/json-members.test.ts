@@ -6,11 +6,11 @@ import { propertyParameters } from "../../support/seed.ts";
 function cut(
   text: string | Uint8Array,
   chunk = 1 << 16,
-  opened = ["entries", "roots"],
+  opened: Record<string, "object" | "list"> = { entries: "object", roots: "list" },
   maxBytes = 1000,
 ): JsonMember[] {
   const bytes = typeof text === "string" ? new TextEncoder().encode(text) : text;
-  const members = new JsonMembers("test", new Set(opened), maxBytes);
+  const members = new JsonMembers("test", opened, maxBytes);
   const found: JsonMember[] = [];
   for (let at = 0; at < bytes.length; at += chunk) {
     // As a reader has it that uses its memory again.
@@ -84,8 +84,8 @@ describe("a member", () => {
     const text = `{"a":"${"x".repeat(5000)}","entries":{"b":{"c":"${"y".repeat(998)}"},"d":1}}`;
     const expected = [member("a", undefined), member("b", undefined, "entries"), member("d", "1", "entries")];
     for (const chunk of [1, 100, 10_000]) expect(cut(text, chunk)).toEqual(expected);
-    expect(cut('{"a":"12345678"}', 3, [], 10)).toEqual([member("a", '"12345678"')]);
-    expect(cut('{"a":"123456789"}', 3, [], 10)).toEqual([member("a", undefined)]);
+    expect(cut('{"a":"12345678"}', 3, {}, 10)).toEqual([member("a", '"12345678"')]);
+    expect(cut('{"a":"123456789"}', 3, {}, 10)).toEqual([member("a", undefined)]);
   });
 
   test("that is no UTF-8 is told without its value", () => {
@@ -110,7 +110,7 @@ test("any JSON object comes out as JSON.parse has it", () => {
         for (const { of, key, value } of cut(
           JSON.stringify(whole, null, indent),
           chunk,
-          ["entries"],
+          { entries: "object" },
           1 << 20,
         )) {
           Object.defineProperty(of === "entries" ? inner : again, key, {

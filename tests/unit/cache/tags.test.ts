@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
 import {
+  adoptedTag,
   deadTag,
   generationName,
   generationTime,
@@ -10,6 +11,7 @@ import {
   ROOT_TAG,
   segmentTag,
 } from "../../../src/cache/tags.ts";
+import { digestOf } from "../../../src/oci/digest.ts";
 import { propertyParameters } from "../../support/seed.ts";
 
 const NAME = "20261123T175346Z-0123456789abcdef";
@@ -27,12 +29,17 @@ test("tags of ours are told from those of others", () => {
   expect(parseTag(deadTag(NAME, since))).toEqual({ kind: "dead", id: "0123456789abcdef", since });
   expect(parseTag(holdTag(NAME, 12))).toEqual({ kind: "hold", name: NAME, number: 12 });
   expect(parseTag(ROOT_TAG)).toEqual({ kind: "root" });
+  const index = digestOf("index");
+  expect(adoptedTag(index)).toMatch(/^adopted-[0-9a-f]{64}$/);
+  expect(parseTag(adoptedTag(index))).toEqual({ kind: "adopted", index });
   for (const other of [
     "latest",
     "cache-index",
     `seg-${NAME}-1`,
     `hold-${NAME}`,
     "seg-",
+    "adopted-0123",
+    `adopted-${"A".repeat(64)}`,
     `x-seg-${NAME}`,
     "",
   ]) {

@@ -189,7 +189,7 @@ describe("the head", () => {
     ["roots that are none", { gc_roots: ["x", 5, null, ["y"]] }, { roots: new Set() }],
     ["another version", { version: 2 }, { version: 2 }],
     ["no version", { version: undefined }, { version: undefined }],
-    ["no entries", { entries: undefined }, { version: 1 }],
+    ["another version without entries", { version: 4, entries: undefined }, { version: 4 }],
   ])("has %s", (_, more, expected) => {
     const { generated, ...head } = read(v1Text([v1Path("a")], more)).head;
     expect({ ...head, ...(generated !== undefined && { generated }) }).toMatchObject(expected);
@@ -202,10 +202,15 @@ describe("the head", () => {
       "with entries that are no object",
       (text: string) => text.replace(/"entries": \{[\s\S]*\n {2}\}/, '"entries": null'),
     ],
+    [
+      "with entries in a list",
+      (text: string) => text.replace(/"entries": \{[\s\S]*\n {2}\}/, '"entries": []'),
+    ],
+    ["without entries", () => v1Text([], { entries: undefined })],
     ["that is empty", () => ""],
     ["packed", () => "\u001f\u008b\b"],
   ])("of an index %s is an error, never an empty index", (_, change) => {
-    expect(() => read(change(v1Text([v1Path("a")])))).toThrow(/index: (not valid JSON|got "entries")/);
+    expect(() => read(change(v1Text([v1Path("a")])))).toThrow(/index: (not valid JSON|got no entries)/);
   });
 });
 

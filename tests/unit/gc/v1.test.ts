@@ -42,7 +42,10 @@ describe("what was adopted lives", () => {
     },
   });
   const v1 = (days: number) => {
-    const { branch: _, ...record } = generation(days, { source: "v1", selection: "cache-index" }).record;
+    const { branch: _, ...record } = generation(days, {
+      source: "nixcache-oci",
+      selection: "cache-index",
+    }).record;
     return { name: generation(days).name, record };
   };
 
@@ -144,7 +147,9 @@ describe("gc", () => {
     machine.host.time += 2 * DAY;
     await commitNames(machine, ["own"], MAIN);
     const end = async () => {
-      const old = machine.database.view.generations().filter(({ record }) => record.source === "v1");
+      const old = machine.database.view
+        .generations()
+        .filter(({ record }) => record.source === "nixcache-oci");
       await endGenerations(
         machine,
         old.map(({ name }) => name),

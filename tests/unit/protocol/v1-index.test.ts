@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { Catalog } from "../../../src/cache/catalog.ts";
+import { NixcacheError } from "../../../src/errors.ts";
 import { parseNarInfo } from "../../../src/nar/narinfo.ts";
 import { verifyNarInfo } from "../../../src/nar/signature.ts";
 import { publicKeyOf } from "../../../src/nar/signing-key.ts";
@@ -152,6 +153,36 @@ describe("a cache that nixcache-oci made", () => {
       expect(shown(reader, [B])).toEqual(["b"]);
     },
   );
+
+  test("that cannot be asked for is an error, never an absent one", async () => {
+    const store = new MemoryStore();
+    await pushV1(store, [A]);
+    using reader = party(store);
+    await refresh(reader);
+    store.before = (call, subject) => {
+      if (call === "readManifest" && subject === "cache-index") throw new NixcacheError("unreachable", "503");
+    };
+    await expect(refresh(reader)).rejects.toMatchObject({ code: "unreachable" });
+    expect(shown(reader, [A])).toEqual(["a"]);
+    using late = party(store);
+    await expect(refresh(late)).rejects.toMatchObject({ code: "unreachable" });
+    expect(late.database.view.state().refreshedAt).toBeUndefined();
+  });
+
+  test("has a NAR with other bytes: by neither name do they pass for right ones", async () => {
+    const store = new MemoryStore();
+    await pushV1(store, [A]);
+    store.blobs.set(A.digest, A.content.toReversed());
+    using reader = party(store);
+    await refresh(reader);
+    for (const url of [A.oldUrl, A.newUrl]) {
+      const found = reader.database.view.nar(url.slice("nar/".length));
+      const { fileHash } = parseNarInfo(found?.narinfo ?? "");
+      await expect(readNar({ parts: found?.parts ?? [], fileHash }, store)).rejects.toMatchObject({
+        code: "corrupt",
+      });
+    }
+  });
 
   test("that leaves in the middle leaves the view", async () => {
     const store = new MemoryStore();
