@@ -3,14 +3,14 @@
  */
 import type { Database, Statement } from "bun:sqlite";
 import { STORE_HASH_LENGTH } from "../nar/store-path.ts";
-import type { Digest } from "../oci/digest.ts";
+import { type Digest, digestHex } from "../oci/digest.ts";
 import type { Attachment } from "./attachment.ts";
 import { type EntryLine, filesOf } from "./entry.ts";
 import type { Generation } from "./index-layer.ts";
 import type { BlobReference } from "./manifests.ts";
 import type { Part } from "./part.ts";
-import type { PublishRecord } from "./record.ts";
-import type { GenerationId } from "./tags.ts";
+import { type PublishRecord, v1Record } from "./record.ts";
+import { type GenerationId, generationName } from "./tags.ts";
 
 /** The order in which one of several lines for a store path is shown: a total order on content. */
 const SHOWN_FIRST = "added DESC, narinfo DESC, rest DESC";
@@ -182,6 +182,18 @@ export class IndexReader {
             )
             .all(layer);
     return rows.map(({ name, record }) => ({ name, record: JSON.parse(record) as PublishRecord }));
+  }
+
+  /** The generations, and before them the index of nixcache-oci that is shown as it is, as if it were one. */
+  publishes(): Generation[] {
+    const layer = this.v1Layer();
+    const { keys = [], generated = 0 } = this.state().v1 ?? {};
+    if (layer === undefined) return this.generations();
+    const record = v1Record(layer.digest, keys, new Date(generated).toISOString());
+    return [
+      { name: generationName(generated, digestHex(layer.digest).slice(0, 16)), record },
+      ...this.generations(),
+    ];
   }
 
   /** Ids of generations that are over. */

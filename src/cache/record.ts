@@ -5,6 +5,7 @@
 import { NixcacheError, preview } from "../errors.ts";
 import { type Digest, parseDigest } from "../oci/digest.ts";
 import { asObject, type JsonObject } from "./json.ts";
+import { V1_TAG } from "./tags.ts";
 
 export interface PublishRecord {
   /** When it was published, ISO 8601 in UTC, by the publisher's clock. */
@@ -86,6 +87,12 @@ export const PATHS_SOURCE = "paths";
 
 /** The source of what was adopted from nixcache-oci: a whole cache, of whatever branches and systems. */
 export const V1_SOURCE = "nixcache-oci";
+
+/** What is known of a publish by nixcache-oci. @param index its digest. @param time ISO 8601 */
+export function v1Record(index: Digest, keys: readonly string[], time: string): PublishRecord {
+  const line = { source: V1_SOURCE, selection: V1_TAG };
+  return { time, tool: V1_SOURCE, ...line, roots: {}, keys, content: index, entries: 0 };
+}
 
 /** Before the name of a pin, in its source. */
 export const PIN_PREFIX = "pin:";

@@ -14,6 +14,9 @@ import { type Digest, digestHex } from "../oci/digest.ts";
 
 export const ROOT_TAG = "nixcache-index";
 
+/** The tag of https://github.com/cmspam/nixcache-oci, which we never write. */
+export const V1_TAG = "cache-index";
+
 /** The time and id that a generation's tags share, such as `20261123T175346Z-0123456789abcdef`. */
 export type GenerationName = string;
 

@@ -22,8 +22,6 @@ import { asObject, parseJsonObject } from "./json.ts";
 import { JsonMembers } from "./json-members.ts";
 import type { BlobReference } from "./manifests.ts";
 
-export const V1_TAG = "cache-index";
-
 const LAYER_TYPE = "application/vnd.nix.cache.index.v1+json";
 
 /** The version that we read. The tag and the media type are those of other versions too. */

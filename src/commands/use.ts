@@ -104,7 +104,7 @@ async function confFile(mode: "user" | "system", { env, version }: Facts): Promi
 async function keysOf(facts: Facts, { log }: Context): Promise<string[]> {
   if (facts.givenKeys.length > 0) return facts.givenKeys.map(formatPublicKey);
   const { view, error } = await facts.index();
-  const { keys, sources, unsigned } = findKeys(view.generations());
+  const { keys, sources, unsigned } = findKeys(view.publishes());
   if (keys.length === 0) {
     if (error !== undefined) throw error;
     throw new NixcacheError(
@@ -135,7 +135,7 @@ async function remove(mode: Mode, facts: Facts, context: Context): Promise<void>
   const { view } = facts.openCache().database;
   const keys = new Set([
     ...facts.givenKeys.map(formatPublicKey),
-    ...findKeys(view.generations()).keys.map(({ text }) => text),
+    ...findKeys(view.publishes()).keys.map(({ text }) => text),
   ]);
   const { changed, left } = removeFromConf(file, { cache: facts.cacheName, url: facts.url, keys: [...keys] });
   if (changed) log.success(`${file} says nothing of ${facts.cacheName} any more`);

@@ -4,9 +4,9 @@
  */
 import { type EntryLine, formatLine } from "../cache/entry.ts";
 import type { BlobReference } from "../cache/manifests.ts";
-import { type PublishRecord, V1_SOURCE } from "../cache/record.ts";
-import { adoptedTag, type GenerationName } from "../cache/tags.ts";
-import { BrokenEntries, V1_TAG, type V1Head, V1IndexParser, type V1Item } from "../cache/v1-index.ts";
+import { type PublishRecord, v1Record } from "../cache/record.ts";
+import { adoptedTag, type GenerationName, V1_TAG } from "../cache/tags.ts";
+import { BrokenEntries, type V1Head, V1IndexParser, type V1Item } from "../cache/v1-index.ts";
 import { V1Plan } from "../cache/v1-plan.ts";
 import { mapConcurrently } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
@@ -184,16 +184,14 @@ class AdoptionRun {
       if (head.roots.has(line.storeHash)) roots.push({ path: entry.info.storePath, added: entry.added });
     }
     const newest = roots.sort((a, b) => b.added - a.added).slice(0, MAX_ROOTS);
+    const { index } = this.#source;
     const record: PublishRecord = {
-      time: new Date(this.#context.host.now()).toISOString(),
+      ...v1Record(index.digest, head.keys, new Date(this.#context.host.now()).toISOString()),
       tool: TOOL,
-      source: V1_SOURCE,
-      selection: V1_TAG,
       roots: Object.fromEntries(newest.map(({ path }) => [path.slice(path.lastIndexOf("/") + 1), path])),
-      keys: head.keys,
       content: `sha256:${content.digest("hex")}`,
       entries,
-      adopted: this.#source.index.digest,
+      adopted: index.digest,
     };
     return { record, leftOut };
   }

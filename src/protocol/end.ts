@@ -13,8 +13,8 @@ import {
   parseTag,
   segmentTag,
   type Tag,
+  V1_TAG,
 } from "../cache/tags.ts";
-import { V1_TAG } from "../cache/v1-index.ts";
 import { mapConcurrently } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
 import { randomId } from "../host.ts";

@@ -5,14 +5,8 @@
 import type { EntryLine } from "../cache/entry.ts";
 import type { V1State } from "../cache/index-reader.ts";
 import type { BlobReference } from "../cache/manifests.ts";
-import {
-  BrokenEntries,
-  V1_TAG,
-  V1_VERSION,
-  type V1Head,
-  V1IndexParser,
-  v1IndexOf,
-} from "../cache/v1-index.ts";
+import { V1_TAG } from "../cache/tags.ts";
+import { BrokenEntries, V1_VERSION, type V1Head, V1IndexParser, v1IndexOf } from "../cache/v1-index.ts";
 import { NixcacheError } from "../errors.ts";
 import { decodeManifest } from "../oci/manifest.ts";
 import { discardBlob, streamBlob } from "../oci/spool.ts";

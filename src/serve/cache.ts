@@ -122,15 +122,14 @@ function summaryOf(view: () => IndexReader): () => IndexSummary {
     const of = layers.map(({ digest }) => digest).join();
     if (kept?.of !== of) {
       const generations = view().generations();
-      const newest = generations.at(-1)?.name;
-      // Of a cache of nixcache-oci that is served as it is.
-      const { keys = [], generated } = view().state().v1 ?? {};
+      const publishes = view().publishes();
+      const newest = publishes.at(-1)?.name;
       const summary = {
         entries: view().count(),
         generations: generations.length,
-        generatedAt: newest === undefined ? generated : generationTime(newest),
+        generatedAt: newest === undefined ? undefined : generationTime(newest),
         bytes: layers.reduce((sum, { size }) => sum + size, 0),
-        keys: [...new Set([...generations.flatMap(({ record }) => record.keys), ...keys])],
+        keys: [...new Set(publishes.flatMap(({ record }) => record.keys))],
       };
       kept = { of, summary };
     }

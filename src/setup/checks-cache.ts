@@ -45,7 +45,7 @@ async function checkPull(facts: Facts, registry: Registry | undefined): Promise<
   if (registry !== undefined) return (await registry.canPull()) ? ok(`${cacheName} can be read`) : empty;
   const { view, error } = await facts.index();
   if (error !== undefined) return wrong(error.message, "Name another folder, or mend this one.");
-  return view.generations().length === 0 ? empty : ok(`${cacheName} can be read`);
+  return view.publishes().length === 0 ? empty : ok(`${cacheName} can be read`);
 }
 
 async function checkPush({ cacheName }: Facts, registry: Registry): Promise<Found> {
@@ -67,7 +67,7 @@ async function checkClock(registry: Registry): Promise<Found> {
 
 async function checkPublishes({ index, host, cacheName }: Facts): Promise<Found> {
   const { view, error } = await index();
-  const newest = view.generations().at(-1);
+  const newest = view.publishes().at(-1);
   if (newest === undefined) return skipped(error?.message ?? `nothing was published to ${cacheName} yet`);
   const { time, source } = newest.record;
   const text = `${paths(view.count())}; the newest publish was ${age(host.now() - Date.parse(time))} ago, of ${source}`;

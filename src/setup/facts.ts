@@ -58,7 +58,7 @@ export interface Facts extends World {
 export function factsOf(world: World): Facts {
   const { run, env, signal, url } = world;
   const index = once(() => readIndex(world));
-  const foundKeys = once(async () => findKeys((await index()).view.generations()));
+  const foundKeys = once(async () => findKeys((await index()).view.publishes()));
   return {
     ...world,
     cacheName: formatReference(world.reference),

@@ -3,8 +3,7 @@
  * the truth, never the local index.
  */
 import { allParts, type Entry, type EntryLine, entryOf, filesBeside, withoutFiles } from "../cache/entry.ts";
-import { segmentTag } from "../cache/tags.ts";
-import { V1_TAG } from "../cache/v1-index.ts";
+import { segmentTag, V1_TAG } from "../cache/tags.ts";
 import { mapConcurrently } from "../concurrency.ts";
 import { isContentAddressed } from "../nar/content-address.ts";
 import { parseSignature, verifyNarInfo } from "../nar/signature.ts";

@@ -8,6 +8,7 @@ import { MEDIA_TYPE_MANIFEST } from "../../../src/oci/manifest.ts";
 import { fold } from "../../../src/protocol/fold.ts";
 import { refresh } from "../../../src/protocol/refresh.ts";
 import { readNar } from "../../../src/serve/nar.ts";
+import { findKeys } from "../../../src/setup/trusted-keys.ts";
 import { MemoryStore } from "../../support/memory-store.ts";
 import { commitNames, party, storeHash, type TestParty } from "../../support/protocol.ts";
 import {
@@ -72,6 +73,17 @@ describe("a cache that nixcache-oci made", () => {
       keys: [V1_PUBLIC_KEY],
       generated: Date.UTC(2026, 3, 24, 14, 20, 11),
     });
+    expect(findKeys(reader.database.view.publishes())).toMatchObject({
+      keys: [{ text: V1_PUBLIC_KEY, from: { source: "nixcache-oci", time: "2026-04-24T14:20:11.000Z" } }],
+      sources: 1,
+      unsigned: 0,
+    });
+    await commitNames(reader, ["own"], { keys: [] });
+    await refresh(reader, { list: true });
+    expect(reader.database.view.publishes().map(({ record }) => record.source)).toEqual([
+      "nixcache-oci",
+      "paths",
+    ]);
     using catalog = new Catalog(reader.database.path);
     expect(catalog.keys()).toEqual([V1_PUBLIC_KEY]);
   });
