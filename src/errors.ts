@@ -39,6 +39,8 @@ export const EXIT_CODES = {
   build: 15,
   /** `doctor` found something wrong, or `use` that Nix will not use the cache. */
   unwell: 16,
+  /** What was asked for is not in the cache: a generation, or for `why` a path. */
+  absent: 17,
   /** Interrupted by a signal, or aborted by the caller. */
   interrupted: 130,
 } as const;

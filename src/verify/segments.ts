@@ -1,14 +1,11 @@
 /** Reading every live segment for itself, whatever the root says: each as far as it can be read. */
 import type { EntryLine } from "../cache/entry.ts";
-import { indexLayerOf } from "../cache/manifests.ts";
 import type { PublishRecord } from "../cache/record.ts";
 import { type GenerationName, generationId, parseTag, segmentTag } from "../cache/tags.ts";
 import { mapConcurrently } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
-import { decodeManifest } from "../oci/manifest.ts";
-import { discardBlob } from "../oci/spool.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
-import { fetchLayer, readLayer } from "../protocol/layer-blob.ts";
+import { readSegment } from "../protocol/segment.ts";
 import type { Finding } from "./finding.ts";
 
 export interface Segment {
@@ -36,8 +33,10 @@ export async function readSegments(context: ProtocolContext): Promise<Segments> 
   const findings: Finding[] = [];
   await mapConcurrently(live.sort(), concurrency, async (name) => {
     try {
-      const segment = await readSegment(context, name);
-      if (segment) readable.push(segment);
+      const lines: EntryLine[] = [];
+      // Undefined when it was deleted since the list was made.
+      const header = await readSegment(context, name, (line) => lines.push(line));
+      if (header) readable.push({ name, record: header.record, lines });
     } catch (error) {
       if (!(error instanceof NixcacheError && error.code === "corrupt")) throw error;
       unreadable.push(name);
@@ -52,25 +51,4 @@ export async function readSegments(context: ProtocolContext): Promise<Segments> 
   }
   readable.sort((a, b) => (a.name < b.name ? -1 : 1));
   return { readable, unreadable: unreadable.sort(), findings };
-}
-
-/** Undefined when the segment was deleted since the list was made. @throws `corrupt` */
-async function readSegment(context: ProtocolContext, name: GenerationName): Promise<Segment | undefined> {
-  const { store, spool, signal } = context;
-  const tag = segmentTag(name);
-  const manifest = await store.readManifest(tag, { signal });
-  if (manifest === undefined || manifest === "unchanged") return undefined;
-  const where = `${tag} of ${store.name}`;
-  const index = indexLayerOf(decodeManifest(manifest.bytes, where), where);
-  const blob = await fetchLayer(store, spool, index, { signal });
-  if (blob === undefined)
-    throw new NixcacheError("corrupt", `${where}: its index layer ${index.digest} is absent`);
-  try {
-    const lines: EntryLine[] = [];
-    const header = await readLayer(blob, where, (line) => lines.push(line));
-    if (header.kind === "segment") return { name, record: header.record, lines };
-    throw new NixcacheError("corrupt", `${where}: its first layer is a root's`);
-  } finally {
-    discardBlob(blob);
-  }
 }

@@ -78,21 +78,36 @@ export function storeHash(name: string): string {
   return encodeBase32(new Bun.CryptoHasher("sha256").update(name).digest().subarray(0, 20));
 }
 
+/** The base name of a path made of its name. */
+export function baseName(name: string): string {
+  return `${storeHash(name)}-${name}`;
+}
+
+export interface TestEntryOptions {
+  readonly added?: number;
+  readonly sigs?: string[];
+  /** Names of paths. */
+  readonly references?: readonly string[];
+  /** Another name whose NAR it has. */
+  readonly content?: string;
+}
+
 /** A small entry with a NAR made of its name, and the NAR's blob. */
-export function testEntry(name: string, options: { added?: number; sigs?: string[] } = {}) {
-  const content = new TextEncoder().encode(`compressed NAR of ${name}`);
+export function testEntry(name: string, options: TestEntryOptions = {}) {
+  const nar = options.content ?? name;
+  const content = new TextEncoder().encode(`compressed NAR of ${nar}`);
   const digest = digestOf(content);
   const fileHash = encodeBase32(new Bun.CryptoHasher("sha256").update(content).digest());
   const line = encodeEntry({
     info: {
-      storePath: `/nix/store/${storeHash(name)}-${name}`,
+      storePath: `/nix/store/${baseName(name)}`,
       url: `nar/${fileHash}.nar.zst`,
       compression: "zstd",
       fileHash: `sha256:${fileHash}`,
       fileSize: content.length,
-      narHash: `sha256:${encodeBase32(new Bun.CryptoHasher("sha256").update(name).digest())}`,
+      narHash: `sha256:${encodeBase32(new Bun.CryptoHasher("sha256").update(nar).digest())}`,
       narSize: 100,
-      references: [],
+      references: (options.references ?? []).map(baseName).sort(),
       sigs: options.sigs ?? [],
     },
     parts: [{ blob: digest, size: content.length, offset: 0, length: content.length }],
@@ -119,13 +134,18 @@ export function testRecord(
 }
 
 /** Uploads and commits entries by name, without the fold. Returns the generation. */
-export async function commitNames(
+export function commitNames(context: TestParty, names: readonly string[], more: Partial<PublishRecord> = {}) {
+  return commitPaths(context, Object.fromEntries(names.map((name) => [name, {}])), more);
+}
+
+/** As `commitNames`, with options for each. */
+export async function commitPaths(
   context: TestParty,
-  names: readonly string[],
+  paths: Readonly<Record<string, TestEntryOptions>>,
   more: Partial<PublishRecord> = {},
 ) {
   const writer = new GenerationWriter(context, {});
-  const entries = names.map((name) => testEntry(name));
+  const entries = Object.entries(paths).map(([name, options]) => testEntry(name, options));
   for (const { blob } of entries) {
     if ((await context.store.statBlob(blob.digest)) === undefined) await context.store.writeBlob(blob);
     await writer.uploaded(blob);

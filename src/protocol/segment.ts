@@ -1,0 +1,55 @@
+/**
+ * One generation for itself: the record and the lines of its own segment, whatever the root says. Root layers merge
+ * the lines of generations, so which paths one of them holds is only here; also of one that has ended, until it is
+ * deleted.
+ */
+import type { EntryLine } from "../cache/entry.ts";
+import { type BlobReference, indexLayerOf } from "../cache/manifests.ts";
+import type { PublishRecord } from "../cache/record.ts";
+import { type GenerationName, segmentTag } from "../cache/tags.ts";
+import { NixcacheError } from "../errors.ts";
+import { decodeManifest } from "../oci/manifest.ts";
+import { discardBlob } from "../oci/spool.ts";
+import type { Store } from "../oci/store.ts";
+import type { ProtocolContext } from "./context.ts";
+import { fetchLayer, readLayer } from "./layer-blob.ts";
+
+export interface SegmentHeader {
+  readonly record: PublishRecord;
+  /** The segment's index layer. */
+  readonly index: BlobReference;
+}
+
+/**
+ * Calls `entry` for each line, which came with its digest and was checked.
+ * @returns undefined when there is no such segment (404)
+ * @throws `corrupt` for one that cannot be read as a whole, perhaps after some of its lines
+ */
+export async function readSegment(
+  { store, spool, signal }: Pick<ProtocolContext, "store" | "spool" | "signal">,
+  name: GenerationName,
+  entry: (line: EntryLine, index: BlobReference) => void,
+): Promise<SegmentHeader | undefined> {
+  const tag = segmentTag(name);
+  const manifest = await store.readManifest(tag, { signal });
+  if (manifest === undefined || manifest === "unchanged") return undefined;
+  const where = `${tag} of ${store.name}`;
+  const index = indexLayerOf(decodeManifest(manifest.bytes, where), where);
+  const blob = await fetchLayer(store, spool, index, { signal });
+  if (blob === undefined)
+    throw new NixcacheError("corrupt", `${where}: its index layer ${index.digest} is absent`);
+  try {
+    const header = await readLayer(blob, where, (line) => entry(line, index));
+    if (header.kind === "segment") return { record: header.record, index };
+    throw new NixcacheError("corrupt", `${where}: its first layer is a root's`);
+  } finally {
+    discardBlob(blob);
+  }
+}
+
+/** For whoever needs a segment that is not there. */
+export function generationGone({ name }: Pick<Store, "name">, generation: GenerationName): NixcacheError {
+  return new NixcacheError("absent", `${segmentTag(generation)} of ${name} is not there any more`, {
+    hint: "It has ended and was deleted; nixcache history lists what there is.",
+  });
+}
