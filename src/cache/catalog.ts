@@ -26,7 +26,7 @@ const PUBLISHES_WITH_KEYS = 1_000;
 const PAGE_RECORD_LENGTH = 1024 * 1024;
 
 /** Words of a search, which may not make the scan long. */
-const MAX_WORDS = 8;
+export const MAX_SEARCH_WORDS = 8;
 
 export interface CatalogPath {
   /** The store hash. */
@@ -61,6 +61,16 @@ export interface SearchPage {
   readonly matches: number;
 }
 
+export type Order = "name" | "size" | "added" | "closure";
+
+/** Those with the most, or the newest, come first. */
+const ORDERS: Readonly<Record<Order, string>> = {
+  name: "name",
+  size: "narSize DESC",
+  added: "added DESC",
+  closure: "closure DESC",
+};
+
 /** Lets others have their turn. Rejects to stop what is under way. */
 export type Pause = () => Promise<void>;
 
@@ -79,7 +89,7 @@ export class Catalog implements Disposable {
     this.#db.run(
       `CREATE TEMP TABLE path (
          id INTEGER PRIMARY KEY, hash TEXT NOT NULL, name TEXT NOT NULL,
-         narSize INTEGER NOT NULL, fileSize INTEGER, added INTEGER NOT NULL
+         narSize INTEGER NOT NULL, fileSize INTEGER, added INTEGER NOT NULL, closure INTEGER
        )`,
     );
   }
@@ -163,6 +173,43 @@ export class Catalog implements Disposable {
     return { paths: first.slice(0, limit), hasMore: first.length > limit, matches };
   }
 
+  /** What the paths that match have together. Passes over all names at once. */
+  totalsOf(text: string): Totals {
+    const { condition, values } = matching(text);
+    const query = `SELECT count(*) AS paths, coalesce(sum(narSize), 0) AS narSize,
+      coalesce(sum(fileSize), 0) AS fileSize FROM temp.path WHERE 1 ${condition}`;
+    return this.#db.query<Totals, string[]>(query).get(...values) as Totals;
+  }
+
+  /** The paths that match, one by one, sorted as a whole, in a file where they are many. */
+  *list(text: string, order: Order, limit = -1): Generator<CatalogPath> {
+    const { condition, values } = matching(text);
+    const query = `SELECT hash, name, narSize, fileSize, added FROM temp.path WHERE 1 ${condition}
+      ORDER BY ${ORDERS[order]}, name, hash LIMIT ?`;
+    yield* this.#db.query<CatalogPath, (string | number)[]>(query).iterate(...values, limit);
+  }
+
+  /** Takes down how large the closures of the paths that match are, for the order by it. */
+  async measureClosures(text: string, sizeOf: (hash: string) => number, pause: Pause): Promise<void> {
+    const { condition, values } = matching(text);
+    const rows = this.#db.query<{ id: number; hash: string }, (string | number)[]>(
+      `SELECT id, hash FROM temp.path WHERE id > ? ${condition} ORDER BY id LIMIT ${LINES_PER_SLICE}`,
+    );
+    const update = this.#db.query("UPDATE temp.path SET closure = ? WHERE id = ?");
+    this.#db.run("BEGIN");
+    try {
+      for (let last = 0, read = LINES_PER_SLICE; read === LINES_PER_SLICE; ) {
+        const slice = rows.all(last, ...values);
+        for (const { id, hash } of slice) update.run(sizeOf(hash), id);
+        read = slice.length;
+        last = slice.at(-1)?.id ?? last;
+        await pause();
+      }
+    } finally {
+      this.#db.run("COMMIT");
+    }
+  }
+
   /** Publishes, the newest first: at most `limit`, and fewer where their records are long. */
   publishes(limit: number, before?: GenerationName): { publishes: Generation[]; hasMore: boolean } {
     const rows = this.#db
@@ -224,7 +271,7 @@ function matching(text: string): { condition: string; values: string[] } {
   const words = text.split(/\s+/).filter((word) => word !== "");
   let condition = "";
   const values: string[] = [];
-  for (const word of words.slice(0, MAX_WORDS)) {
+  for (const word of words.slice(0, MAX_SEARCH_WORDS)) {
     const [, hash] = STORE_PATH.exec(word) ?? [];
     condition += hash === undefined ? " AND name LIKE ? ESCAPE '\\'" : " AND hash = ?";
     values.push(hash ?? `%${word.replace(/[\\%_]/g, "\\$&")}%`);

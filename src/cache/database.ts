@@ -13,7 +13,7 @@ import { IndexReader } from "./index-reader.ts";
 import { IndexUpdate } from "./index-update.ts";
 
 /** Changes with the tables; a file of another version is thrown away. */
-const SCHEMA_VERSION = 3;
+const SCHEMA_VERSION = 4;
 
 const SCHEMA = `
 CREATE TABLE state (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -40,7 +40,9 @@ CREATE TABLE attached (
 ) WITHOUT ROWID;
 CREATE INDEX attached_layer ON attached (layer);
 -- NARs of entries that have left the view, for clients that remember their URLs
-CREATE TABLE former (file TEXT PRIMARY KEY, rest TEXT NOT NULL, until INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE former (
+  file TEXT NOT NULL, hash TEXT NOT NULL, rest TEXT NOT NULL, gone INTEGER NOT NULL, PRIMARY KEY (file, hash)
+) WITHOUT ROWID;
 -- generations known to be over; a dead tag that was seen once counts for ever
 CREATE TABLE dead (id TEXT PRIMARY KEY, seen INTEGER NOT NULL) WITHOUT ROWID;
 `;

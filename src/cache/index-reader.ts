@@ -74,7 +74,7 @@ export class IndexReader {
          AND (other.added, other.narinfo, other.rest) > (e.added, e.narinfo, e.rest)
        ) ORDER BY ${SHOWN_FIRST} LIMIT 1`,
     );
-    this.#former = read.query("SELECT rest FROM former WHERE file = ?");
+    this.#former = read.query("SELECT rest FROM former WHERE file = ? LIMIT 1");
     this.#narOf = read.query(
       `SELECT narinfo, rest FROM entry WHERE hash = ? AND substr(file, 53) = ? ORDER BY ${SHOWN_FIRST} LIMIT 1`,
     );
@@ -104,6 +104,24 @@ export class IndexReader {
     if (file[STORE_HASH_LENGTH] !== ".") return undefined;
     const row = this.#narOf.get(file.slice(0, STORE_HASH_LENGTH), file.slice(STORE_HASH_LENGTH));
     return row ? { parts: filesOf(row.rest, file).parts, narinfo: row.narinfo } : undefined;
+  }
+
+  /**
+   * When an entry was seen to have left the cache, in milliseconds since 1970; undefined where this index never had it,
+   * or over 35 days ago. Looks through all that have left.
+   */
+  leftAt(hash: string): number | undefined {
+    const query = "SELECT max(gone) AS gone FROM former WHERE hash = ?";
+    return this.#read.query<{ gone: number | null }, [string]>(query).get(hash)?.gone ?? undefined;
+  }
+
+  /** Ids of the layers that have a line for a store hash. */
+  layersOf(hash: string): number[] {
+    const query = "SELECT layer FROM entry WHERE hash = ?";
+    return this.#read
+      .query<{ layer: number }, [string]>(query)
+      .all(hash)
+      .map(({ layer }) => layer);
   }
 
   /** Where the listing of a store hash is, compressed with zstd. */

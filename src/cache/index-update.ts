@@ -68,17 +68,18 @@ export class IndexUpdate {
     if (layers.length > 0) {
       const ids = layers.join(",");
       this.#db.run(
-        `INSERT OR REPLACE INTO former (file, rest, until)
-         SELECT file, rest, ? FROM entry AS e WHERE layer IN (${ids}) AND NOT EXISTS (
-           SELECT 1 FROM entry AS other WHERE other.file = e.file AND other.layer NOT IN (${ids})
+        `INSERT OR REPLACE INTO former (file, hash, rest, gone)
+         SELECT file, hash, rest, ? FROM entry AS e WHERE layer IN (${ids}) AND NOT EXISTS (
+           SELECT 1 FROM entry AS other
+           WHERE other.hash = e.hash AND other.file = e.file AND other.layer NOT IN (${ids})
          )`,
-        [now + FORMER_NAR_DAYS * DAY_MS],
+        [now],
       );
       for (const table of ["entry", "generation", "attached"])
         this.#db.run(`DELETE FROM ${table} WHERE layer IN (${ids})`);
       this.#db.run(`DELETE FROM layer WHERE id IN (${ids})`);
     }
-    this.#db.run("DELETE FROM former WHERE until < ?", [now]);
+    this.#db.run("DELETE FROM former WHERE gone < ?", [now - FORMER_NAR_DAYS * DAY_MS]);
   }
 
   addDead(ids: Iterable<GenerationId>, now: number): void {

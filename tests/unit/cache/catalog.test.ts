@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
-import { Catalog, type CatalogPath } from "../../../src/cache/catalog.ts";
+import { Catalog, type CatalogPath, type Order } from "../../../src/cache/catalog.ts";
 import { IndexDatabase } from "../../../src/cache/database.ts";
 import type { EntryLine } from "../../../src/cache/entry.ts";
 import type { PublishRecord } from "../../../src/cache/record.ts";
@@ -127,6 +127,48 @@ describe("search", () => {
       throw new Error("stopped");
     };
     await expect(catalog.search({ text: "a", limit: 1 }, stopped)).rejects.toThrow("stopped");
+  });
+});
+
+describe("a list", () => {
+  const NAMES = ["c-1", "b-2", "a-3", "B-1"];
+  const names = (paths: Iterable<CatalogPath>) => [...paths].map(({ name }) => name);
+
+  test.each<[Order, number | undefined, string[]]>([
+    ["name", undefined, ["B-1", "a-3", "b-2", "c-1"]],
+    ["name", 2, ["B-1", "a-3"]],
+    ["size", undefined, ["B-1", "a-3", "b-2", "c-1"]],
+    ["added", undefined, ["c-1", "b-2", "a-3", "B-1"]],
+    ["closure", 3, ["c-1", "B-1", "a-3"]],
+  ])("by %s, %p at most", async (order, limit, expected) => {
+    await addLayer(NAMES.map((name, i) => testEntry(name, { added: 100 - i }).line));
+    using catalog = new Catalog(database.path);
+    await catalog.readNames(noWait);
+    const sizes = new Map([[storeHash("c-1"), 3]]);
+    await catalog.measureClosures("", (hash) => sizes.get(hash) ?? 1, noWait);
+    expect(names(catalog.list("", order, limit))).toEqual(expected);
+    expect(names(catalog.list("B", order, limit)).sort()).toEqual(["B-1", "b-2"]);
+    expect(catalog.totalsOf("B")).toEqual({
+      ...catalog.totalsOf("b-2 b"),
+      paths: 2,
+      narSize: 200,
+      fileSize: 2 * testEntry("b-2").blob.size,
+    });
+    expect(catalog.totalsOf("nothing")).toEqual({ paths: 0, narSize: 0, fileSize: 0 });
+  });
+
+  test("closures are measured of what matches alone, in slices", async () => {
+    using catalog = await catalogOf(Array.from({ length: 100 }, (_, i) => `${i % 2 ? "odd" : "even"}-${i}`));
+    let [measured, pauses] = [0, 0];
+    await catalog.measureClosures(
+      "odd",
+      () => ++measured,
+      async () => void pauses++,
+    );
+    expect([measured, pauses]).toEqual([50, 2]);
+    expect([...catalog.list("", "closure")].slice(50).every(({ name }) => name.startsWith("even"))).toBe(
+      true,
+    );
   });
 });
 

@@ -74,6 +74,22 @@ test("a second writer waits its turn", async () => {
   expect(waits).toBeGreaterThan(0);
 });
 
+test("of what has left it is known when, for each path of a NAR; what stays in another layer has not left", async () => {
+  using database = IndexDatabase.open(join(folder, "index.sqlite"));
+  const [a, twin] = [testEntry("a").line, testEntry("twin", { content: "a" }).line];
+  const first = await addLayer(database, "one", [a, twin]);
+  const second = await addLayer(database, "two", [a]);
+  expect(database.view.layersOf(a.storeHash)).toEqual([first, second]);
+  await database.update(async (change) => change.removeLayers([first], 1000), noWait);
+  expect([a, twin].map(({ storeHash }) => database.view.leftAt(storeHash))).toEqual([undefined, 1000]);
+  expect(database.view.layersOf(a.storeHash)).toEqual([second]);
+  await database.update(async (change) => change.removeLayers([second], 2000), noWait);
+  expect([a, twin].map(({ storeHash }) => database.view.leftAt(storeHash))).toEqual([2000, 1000]);
+  expect(database.view.nar(a.file)?.parts).toHaveLength(1);
+  await database.update(async (change) => change.removeLayers([], 1001 + 35 * 86_400_000), noWait);
+  expect([a, twin].map(({ storeHash }) => database.view.leftAt(storeHash))).toEqual([2000, undefined]);
+});
+
 test("a snapshot stays the same whatever is written meanwhile", async () => {
   using database = IndexDatabase.open(join(folder, "index.sqlite"));
   const layer = await addLayer(database, "one", [testEntry("a").line]);
