@@ -5,6 +5,7 @@
 import { homedir, tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { PATHS_SOURCE } from "./cache/record.ts";
+import type { GenerationName } from "./cache/tags.ts";
 import { NixcacheError } from "./errors.ts";
 import type { Policy } from "./gc/plan.ts";
 import type { KeySource } from "./nar/key-file.ts";
@@ -90,14 +91,15 @@ export function cacheReferences(flags: readonly string[] | undefined, env: Envir
   return [...byFile.values()];
 }
 
-/** The file of the local index of one cache. */
-export function indexFile(reference: CacheReference, env: Environment): string {
+/** The file of the local index of one cache, or of one generation of it alone. */
+export function indexFile(reference: CacheReference, env: Environment, generation?: GenerationName): string {
   const directory =
     variable(env, "NIXCACHE_INDEX_DIR") ??
     // systemd gives a list when a unit has several.
     variable(env, "CACHE_DIRECTORY")?.split(":")[0] ??
     join(variable(env, "XDG_CACHE_HOME") ?? join(home(env), ".cache"), "nixcache");
-  return join(directory, `index-${cacheId(reference)}.sqlite`);
+  const only = generation === undefined ? "" : `-${generation}`;
+  return join(directory, `index-${cacheId(reference)}${only}.sqlite`);
 }
 
 /** The folder of the journal of one cache. It holds what is nowhere else, so it is state and not cache. */
@@ -295,13 +297,13 @@ export function credentialSources(env: Environment): CredentialSources {
   };
 }
 
-/** What lives when garbage is collected: the flags of gc. */
+/** What lives when garbage is collected: the flags of gc, or without any its defaults. */
 export function gcPolicy(flags: {
-  retentionDays: string | undefined;
-  keepLast: string | undefined;
-  keepBranches: readonly string[] | undefined;
-  dropBranches: readonly string[] | undefined;
-  maxSize: string | undefined;
+  retentionDays?: string | undefined;
+  keepLast?: string | undefined;
+  keepBranches?: readonly string[] | undefined;
+  dropBranches?: readonly string[] | undefined;
+  maxSize?: string | undefined;
 }): Policy {
   const days = wholeNumber("--retention-days", flags.retentionDays, DEFAULT_RETENTION_DAYS, 0, 36_500);
   return {

@@ -10,6 +10,7 @@ import type { PublishResult } from "../publish/publish.ts";
 import { adoptionLine } from "../terminal/adoption.ts";
 import { formatBytes, formatCount, formatDuration } from "../terminal/format.ts";
 import { publishSummary } from "../terminal/publish-summary.ts";
+import { resultJson } from "../terminal/result-json.ts";
 import type { Holdings } from "./publish-paths.ts";
 
 export interface Published {
@@ -43,7 +44,7 @@ export function tell(published: Published, run: Run, context: Context): void {
     const { key, dryRun, elapsedMs } = run;
     if (run.json) {
       const outputs = published.rows && { outputs: rows, buildMs };
-      context.print(json({ cache: holdings.cacheName, dryRun, ...result, ...outputs, elapsedMs }));
+      context.print(resultJson({ cache: holdings.cacheName, dryRun, ...result, ...outputs, elapsedMs }));
     }
     if (result.adopted) log.success(adoptionLine(result.adopted, holdings.cacheName));
     if (rows.length > 0) log.info(`outputs: ${countStatuses(rows)}\n${renderText(rows)}`);
@@ -125,9 +126,4 @@ function reportResult(
       `${formatCount(leftOut.length, "path")} could not be published; mend the cause and publish again`,
     );
   }
-}
-
-/** GitHub Actions reads what is printed, too: names and reasons of strangers must be no commands to it. */
-function json(value: unknown): string {
-  return JSON.stringify(value).replaceAll("##[", "\\u0023#[");
 }

@@ -72,6 +72,8 @@ const AREAS: readonly Area[] = [
   { name: "init", layer: 2, files: ["init/*.ts"], mayImport: ["base", "system"] },
   { name: "verify", layer: 2, files: ["verify/*.ts"], mayImport: [...PURE, ...ADAPTERS, "protocol"] },
   { name: "gc", layer: 2, files: ["gc/*.ts"], mayImport: [...PURE, ...ADAPTERS, "protocol"] },
+  // Why a path stays is what gc would decide.
+  { name: "inspect", layer: 2, files: ["inspect/*.ts"], mayImport: [...PURE, ...ADAPTERS, "protocol", "gc"] },
 
   {
     name: "terminal",
@@ -88,6 +90,7 @@ const AREAS: readonly Area[] = [
       "setup",
       "verify",
       "gc",
+      "inspect",
     ],
   },
   {
@@ -110,6 +113,7 @@ const AREAS: readonly Area[] = [
       "init",
       "manual",
       "setup",
+      "inspect",
       "terminal",
     ],
   },
