@@ -2,10 +2,11 @@
  * The cache that a server reads: its local index, kept up to date in the background.
  */
 import type { IndexReader } from "../cache/index-reader.ts";
-import { generationTime } from "../cache/tags.ts";
+import { type GenerationName, generationTime } from "../cache/tags.ts";
 import { messageOf, NixcacheError } from "../errors.ts";
 import type { Store } from "../oci/store.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
+import { loadGeneration } from "../protocol/one-generation.ts";
 import { refresh } from "../protocol/refresh.ts";
 import type { Source } from "./source.ts";
 
@@ -14,6 +15,8 @@ export interface ServedCache extends Source {
   readonly view: IndexReader;
   /** The file of the local index. */
   readonly indexFile: string;
+  /** Where only one generation is served, which; undefined for the cache as it is now. */
+  readonly generation: GenerationName | undefined;
   /** Whether an index was ever loaded, in this run or an earlier one. */
   isLoaded(): boolean;
   /** When the index was last known to be current, in milliseconds since 1970. */
@@ -44,10 +47,14 @@ export interface IndexSummary {
   readonly keys: readonly string[];
 }
 
-/** @param onError told about each refresh that fails, once for a run of the same failures. */
+/**
+ * @param onError told about each refresh that fails, once for a run of the same failures.
+ * @param generation the only one to serve; the context's index is then for that one alone.
+ */
 export function serveCache(
   context: ProtocolContext,
   onError: (message: string) => void,
+  generation?: GenerationName,
 ): ServedCache & Refresher {
   const { database } = context;
   let running: Promise<void> = Promise.resolve();
@@ -57,10 +64,12 @@ export function serveCache(
   const refreshes = { ok: 0, failed: 0 };
   const tried = Promise.withResolvers<void>();
   const summary = summaryOf(() => database.view);
+  const isLoaded = () => database.view.state().refreshedAt !== undefined;
 
   async function refreshNow(list: boolean): Promise<void> {
     try {
-      await refresh(context, { list });
+      if (generation === undefined) await refresh(context, { list });
+      else await loadGeneration(context, generation);
       lastError = undefined;
       refreshes.ok++;
     } catch (error) {
@@ -91,10 +100,11 @@ export function serveCache(
   return {
     store: context.store,
     indexFile: database.path,
+    generation,
     get view() {
       return database.view;
     },
-    isLoaded: () => database.view.state().refreshedAt !== undefined,
+    isLoaded,
     refreshedAt: () => database.view.state().refreshedAt,
     lastError: () => lastError,
     summary,
@@ -105,8 +115,9 @@ export function serveCache(
       for (let first = true; !context.signal?.aborted; first = false) {
         // An earlier run may have listed the tags long ago.
         await enqueue(first).catch((error) => {
-          // A folder that holds something else never becomes a cache by itself.
-          if (error instanceof NixcacheError && error.code === "layout") throw error;
+          if (!(error instanceof NixcacheError)) return;
+          // A folder that holds something else never becomes a cache by itself, and what was deleted never comes back.
+          if (error.code === "layout" || (error.code === "absent" && !isLoaded())) throw error;
         });
         await context.host.sleep(everyMs, context.signal).catch(() => {});
       }
@@ -140,7 +151,7 @@ function summaryOf(view: () => IndexReader): () => IndexSummary {
 export interface Refresher {
   /**
    * Refreshes at once and then at the interval, until the signal of the context.
-   * @throws `layout` alone; what may pass is tried again.
+   * @throws `layout`, and `absent` for a generation that is not there; what may pass is tried again.
    */
   keepFresh(everyMs: number): Promise<void>;
 }

@@ -99,6 +99,14 @@ function cacheFamilies({ caches, now }: ServerState): Family[] {
     ),
     family("nixcache_index_entries", "Store paths in the index.", (cache) => cache.summary().entries),
     family("nixcache_index_generations", "Publishes in the index.", (cache) => cache.summary().generations),
+    {
+      name: "nixcache_index_generation_info",
+      help: "The only generation that is served, where it is not the cache as it is now.",
+      type: "gauge",
+      samples: caches.flatMap(({ store, generation }) =>
+        generation === undefined ? [] : [{ labels: { cache: store.name, generation }, value: 1 }],
+      ),
+    },
     family("nixcache_index_bytes", "Compressed size of the index.", (cache) => cache.summary().bytes),
     {
       name: "nixcache_index_refreshes_total",

@@ -33,6 +33,8 @@ function cacheStatus(cache: ServedCache) {
   const { entries, generations, generatedAt, bytes, keys } = cache.summary();
   return {
     repo: cache.store.name,
+    /** The only generation that is served; null for the cache as it is now. */
+    generation: cache.generation ?? null,
     index_loaded: cache.isLoaded(),
     index_entries: entries,
     index_generations: generations,

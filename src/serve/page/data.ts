@@ -75,6 +75,7 @@ function cacheOverview({ cache, catalog }: ShownCache): CacheOverview {
   const latest = newest.latest();
   return {
     name: cache.store.name,
+    generation: cache.generation ?? null,
     refreshedAt: cache.refreshedAt() ?? null,
     error: cache.lastError() ?? null,
     totals: newest.totals ?? catalog.complete()?.totals ?? null,

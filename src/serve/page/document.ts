@@ -78,6 +78,7 @@ ${caches.length > 1 ? html`<h2>${cache.name}</h2>` : undefined}
       : html`<time datetime="${new Date(latest.time).toISOString()}" title="${formatTime(latest.time)}">${formatAge(now - latest.time)}</time>`
   }</dd></div>
 </dl>
+${cache.generation === null ? undefined : html`<p class="note">Only one generation is served, as it was: <code>${cache.generation}</code></p>`}
 </section>`;
 }
 

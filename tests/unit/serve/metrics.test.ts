@@ -115,6 +115,24 @@ describe("metrics", () => {
     expect(series.get("nixcache_journal_failing")).toBe(1);
   });
 
+  test("of one generation alone say which", async () => {
+    const store = new MemoryStore();
+    using machine = party(store);
+    const name = await commitNames(machine, ["a"]);
+    await commitNames(machine, ["b"]);
+    using server = party(store);
+    const state = { ...stateOf(machine), caches: [serveCache(server, () => {}, name)] };
+    await state.caches[0]?.refresh();
+    const series = parsePrometheus(serverMetrics(state));
+    const labels = `{cache="memory",generation="${name}"}`;
+    expect(series.get(`nixcache_index_generation_info${labels}`)).toBe(1);
+    expect(series.get('nixcache_index_entries{cache="memory"}')).toBe(1);
+    expect(serverStatus(state)).toMatchObject({ generation: name, index_entries: 1, index_generations: 1 });
+    const whole = stateOf(machine);
+    expect(serverMetrics(whole)).not.toContain("generation_info");
+    expect(serverStatus(whole)).toMatchObject({ generation: null });
+  });
+
   test("labels and help of any text survive", () => {
     fc.assert(
       fc.property(fc.string({ unit: "binary" }), fc.double(), (text, value) => {

@@ -15,6 +15,8 @@ export interface Overview {
 
 export interface CacheOverview {
   readonly name: string;
+  /** The only generation that is served; null for the cache as it is now. */
+  readonly generation: string | null;
   /** When the index was last known to be current; null before one was ever loaded. */
   readonly refreshedAt: number | null;
   /** Why the last refresh failed. */

@@ -20,9 +20,14 @@ const KEY = `me-1:${"A".repeat(43)}=`;
 const HOSTILE = `"><img src=x onerror=alert(1)><script>alert(1)</script>`;
 
 /** The page of a server with some caches, whose indexes are loaded. */
-async function pageOf(machines: readonly TestParty[], upstreams: readonly Partial<UpstreamStatus>[] = []) {
+async function pageOf(
+  machines: readonly TestParty[],
+  upstreams: readonly Partial<UpstreamStatus>[] = [],
+  generation?: string,
+) {
   const errors: string[] = [];
-  const caches = machines.map((machine) => serveCache(machine, (message) => errors.push(message)));
+  const onError = (message: string) => errors.push(message);
+  const caches = machines.map((machine) => serveCache(machine, onError, generation));
   for (const cache of caches) await cache.refresh();
   const traffic = new Traffic();
   const page = openPage({
@@ -62,6 +67,24 @@ describe("the document", () => {
     expect(html).toContain(`extra-trusted-public-keys = ${KEY}<`);
     expect(html).toContain("https://up.example");
     expect(html).not.toContain("Nothing in this cache is signed");
+  });
+
+  test("of one generation alone says which it is, and shows that publish alone", async () => {
+    const store = new MemoryStore();
+    using publisher = party(store);
+    const name = await commitNames(publisher, ["a"]);
+    await commitNames(publisher, ["b"]);
+    using machine = party(store);
+    using page = await pageOf([machine], [], name);
+    expect(await (await page.ask("/")).text()).toContain(`<code>${name}</code>`);
+    expect((await page.json<Overview>("/_page/overview")).caches).toMatchObject([
+      { generation: name, publishes: 1 },
+    ]);
+    const { publishes } = await page.json<PublishesPage>("/_page/publishes");
+    expect(publishes.map(({ id }) => id)).toEqual([name]);
+    using whole = await pageOf([publisher]);
+    expect(await (await whole.ask("/")).text()).not.toContain("Only one generation");
+    expect((await whole.json<Overview>("/_page/overview")).caches).toMatchObject([{ generation: null }]);
   });
 
   test("of a cache without keys says what that means", async () => {
