@@ -5,6 +5,7 @@
 import { cpus } from "node:os";
 import type { StepLog } from "./actions/step-log.ts";
 import { IndexDatabase } from "./cache/database.ts";
+import type { GenerationName } from "./cache/tags.ts";
 import {
   credentialSources,
   type Environment,
@@ -26,6 +27,7 @@ import { readBlobRange } from "./protocol/blob-range.ts";
 import type { ProtocolContext } from "./protocol/context.ts";
 import { MemoryBudget } from "./serve/memory.ts";
 import type { Log } from "./terminal/log.ts";
+import type { Screen } from "./terminal/screen.ts";
 import { type Fetch, openUpstream, type Upstream } from "./upstream/client.ts";
 import { USER_AGENT } from "./version.ts";
 
@@ -42,8 +44,12 @@ export interface Context {
   /** Whether standard input is something to read rather than a keyboard. */
   readonly stdinIsPiped: boolean;
   readonly threads: number;
+  /** Standard output, where a person reads it; undefined where a file or another program takes it. */
+  readonly screen?: Screen | undefined;
   /** A result, on standard output. */
   print(text: string): void;
+  /** A result of many lines; waits while nobody takes them. */
+  printAll(lines: Iterable<string>): Promise<void>;
   readStdin(): Promise<string>;
   /** The process ends with this code although nothing was thrown. */
   setExitCode(code: number): void;
@@ -87,15 +93,19 @@ export interface OpenCache extends Disposable {
   readonly protocol: ProtocolContext;
 }
 
-/**
- * @param access `read` is brisk, since a client waits; `write` sits out a registry's rate limits.
- * @param narCache in front of the store, unless that is a folder of this machine already
- */
+export interface OpenCacheOptions {
+  /** In front of the store, unless that is a folder of this machine already. */
+  readonly narCache?: BlobCache | undefined;
+  /** The local index is for this generation alone. */
+  readonly generation?: GenerationName | undefined;
+}
+
+/** @param access `read` is brisk, since a client waits; `write` sits out a registry's rate limits. */
 export function openCache(
   reference: CacheReference,
   access: "read" | "write",
   context: Context,
-  narCache?: BlobCache,
+  { narCache, generation }: OpenCacheOptions = {},
 ): OpenCache {
   const { env, host, signal, log } = context;
   const warned = new Set<string>();
@@ -116,7 +126,7 @@ export function openCache(
     userAgent: USER_AGENT,
     access,
   });
-  const database = IndexDatabase.open(indexFile(reference, env));
+  const database = IndexDatabase.open(indexFile(reference, env, generation));
   const spool = new Spool(spoolDirectory(env));
   return {
     protocol: {

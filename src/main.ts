@@ -30,6 +30,9 @@ const log = step ? createStepLog(step) : createLog({ terminal, colors: terminal 
 const abort = new AbortController();
 let stopsItself = false;
 
+/** Characters that are written to standard output at once. */
+const OUTPUT_BATCH = 64 * 1024;
+
 /** From the first signal to the end of the process, in milliseconds, unless the command stops by itself. */
 const STOP_WITHIN_MS = 2_000;
 
@@ -66,8 +69,16 @@ const context: Context = {
   terminal,
   stdinIsPiped: process.stdin.isTTY !== true,
   threads: threadCount(),
+  screen: process.stdout.isTTY
+    ? { columns: process.stdout.columns || 80, colors: !env.NO_COLOR && env.TERM !== "dumb" }
+    : undefined,
   print: (text) => {
     process.stdout.write(`${text}\n`);
+  },
+  async printAll(lines) {
+    for (const batch of batches(lines)) {
+      await new Promise<void>((resolve) => process.stdout.write(batch, () => resolve()));
+    }
   },
   readStdin: () => Bun.stdin.text(),
   setExitCode: (code) => {
@@ -77,6 +88,18 @@ const context: Context = {
     stopsItself = true;
   },
 };
+
+/** Lines put together until writing them is worth a call. */
+function* batches(lines: Iterable<string>): Generator<string> {
+  let batch = "";
+  for (const line of lines) {
+    batch += `${line}\n`;
+    if (batch.length < OUTPUT_BATCH) continue;
+    yield batch;
+    batch = "";
+  }
+  if (batch !== "") yield batch;
+}
 
 /** What to do next where the error itself does not say. */
 const HINTS: Partial<Record<ErrorCode, string>> = {

@@ -26,6 +26,7 @@ import { createLineWriter, LOG_LEVELS, setLevel } from "../terminal/log.ts";
 import { VERSION } from "../version.ts";
 import { cacheArgs, command } from "./command.ts";
 import { listen, serverUrl } from "./listen.ts";
+import { AT_ARGS, generationToServe } from "./serve-at.ts";
 import { untilStopped } from "./until-stopped.ts";
 import { openWriter, WRITABLE_ARGS } from "./writable.ts";
 
@@ -51,6 +52,7 @@ export const serve = command(
       valueHint: "COUNT",
       description: "Requests at once for one NAR, as storage hosts cap each connection (4)",
     },
+    ...AT_ARGS,
     ...WRITABLE_ARGS,
     "allow-host": {
       type: "string",
@@ -81,9 +83,11 @@ export const serve = command(
     await using nars = kept && (await openNarCache(kept, connections, context));
     using open = new DisposableStack();
     const references = cacheReferences(given.texts("cache"), env);
+    const generation = await generationToServe(given, references, stopping);
     const caches = references.map((reference) => {
-      const { protocol } = open.use(openCache(reference, "read", context, nars));
-      return serveCache(protocol, (message) => log.warn(`the index could not be refreshed: ${message}`));
+      const { protocol } = open.use(openCache(reference, "read", context, { narCache: nars, generation }));
+      const onError = (message: string) => log.warn(`the index could not be refreshed: ${message}`);
+      return serveCache(protocol, onError, generation);
     });
     const onError = (message: string) => log.warn(message);
     const passing = createUpstreams(upstreams, { host, onError });
@@ -132,12 +136,14 @@ export const serve = command(
     const server = listen(address, handler, writing === undefined ? MAX_BODY_BYTES : Number.MAX_SAFE_INTEGER);
     const url = serverUrl(address, server);
     context.print(`listening on ${url}`);
+    if (generation !== undefined) log.info(`serving the cache as it was in ${generation}, and nothing newer`);
     const running = Promise.all(caches.map((cache) => cache.keepFresh(ttlMs)));
+    const asOf = generation === undefined ? "" : `as it was in ${generation} `;
     try {
       const code = await untilStopped({
         ...{ server, running, signal: stopping.signal, graceMs: grace, host, log },
         ready: Promise.all(caches.map((cache) => (cache.isLoaded() ? undefined : cache.tried))),
-        description: `serving ${caches.map(({ store }) => store.name).join(", ")} at ${url}`,
+        description: `serving ${caches.map(({ store }) => store.name).join(", ")} ${asOf}at ${url}`,
         notify: createNotify(env),
       });
       if (code !== 0) context.setExitCode(code);
