@@ -271,6 +271,11 @@ export function narCache(
   );
 }
 
+/** The file of those whom TLS trusts; undefined for those that Bun knows. */
+export function authoritiesFile(env: Environment): string | undefined {
+  return variable(env, "NIX_SSL_CERT_FILE");
+}
+
 /** How often and how patiently a command asks a registry: its own policy, changed by NIXCACHE_RETRY_… */
 export function retryPolicy(own: RetryPolicy, env: Environment): RetryPolicy {
   const changed: { -readonly [K in keyof RetryPolicy]: RetryPolicy[K] } = { ...own };

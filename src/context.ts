@@ -7,6 +7,7 @@ import type { StepLog } from "./actions/step-log.ts";
 import { IndexDatabase } from "./cache/database.ts";
 import type { GenerationName } from "./cache/tags.ts";
 import {
+  authoritiesFile,
   credentialSources,
   type Environment,
   gitHubPackage,
@@ -26,9 +27,10 @@ import { Spool } from "./oci/spool.ts";
 import { readBlobRange } from "./protocol/blob-range.ts";
 import type { ProtocolContext } from "./protocol/context.ts";
 import { MemoryBudget } from "./serve/memory.ts";
+import { type Fetch, readAuthorities, trusting } from "./system/certificates.ts";
 import type { Log } from "./terminal/log.ts";
 import type { Screen } from "./terminal/screen.ts";
-import { type Fetch, openUpstream, type Upstream } from "./upstream/client.ts";
+import { openUpstream, type Upstream } from "./upstream/client.ts";
 import { USER_AGENT } from "./version.ts";
 
 export interface Context {
@@ -88,6 +90,12 @@ export function threadCount(): number {
   return Math.max(1, cpus().length);
 }
 
+/** The network's fetch, trusting whom Nix trusts. @throws `filesystem` when it is told to trust what cannot be read */
+function systemFetch(env: Environment): Fetch {
+  const file = authoritiesFile(env);
+  return trusting(file === undefined ? undefined : readAuthorities(file), (url, init) => fetch(url, init));
+}
+
 /** The cache of a reference with its local index; dispose of it at the end. */
 export interface OpenCache extends Disposable {
   readonly protocol: ProtocolContext;
@@ -123,6 +131,7 @@ export function openCache(
     policy: retryPolicy(access === "read" ? BRISK : PATIENT, env),
     host,
     signal,
+    network: reference.kind === "layout" ? undefined : systemNetwork(host, signal, systemFetch(env)),
     userAgent: USER_AGENT,
     access,
   });
@@ -160,7 +169,7 @@ export function deletingAt(
       return findCredentials(reference.host, sources, reference.repository);
     },
     policy: retryPolicy(PATIENT, env),
-    network: systemNetwork(host, signal),
+    network: systemNetwork(host, signal, systemFetch(env)),
     userAgent: USER_AGENT,
   });
   return { ...protocol, store: { ...protocol.store, ...packages } };
@@ -184,9 +193,10 @@ export function openNarCache(
   });
 }
 
-export function openUpstreams(urls: readonly string[]): Upstream[] {
+export function openUpstreams(urls: readonly string[], env: Environment): Upstream[] {
+  if (urls.length === 0) return [];
   const options = {
-    fetch: fetch as Fetch,
+    fetch: systemFetch(env),
     timeoutMs: UPSTREAM_TIMEOUT_MS,
     stallMs: UPSTREAM_STALL_MS,
     userAgent: USER_AGENT,

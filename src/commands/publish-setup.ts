@@ -75,7 +75,7 @@ export function readSetup(given: Arguments, context: Context): PublishSetup {
   );
   const partBytes = byteSize("--part-size", given.text("part-size"), DEFAULT_PART_BYTES, MIN_PART_BYTES);
   const urls = upstreamUrls(given.texts("upstream"), env);
-  const upstreams = openUpstreams(urls);
+  const upstreams = openUpstreams(urls, env);
   const trusted = upstreamKeys(given.texts("upstream-key"), urls, env);
   const reference = cacheReference(given.text("cache"), env);
   const storeRoot = given.text("store");

@@ -26,7 +26,7 @@ export const verify = command(
   },
   async (given, context) => {
     const { env, log } = context;
-    const upstreams = openUpstreams(upstreamUrls(given.texts("upstream"), env));
+    const upstreams = openUpstreams(upstreamUrls(given.texts("upstream"), env), env);
     const keys = (given.texts("trusted-public-key") ?? []).map((text) =>
       parsePublicKey(text, "--trusted-public-key"),
     );

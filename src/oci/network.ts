@@ -13,12 +13,17 @@ export interface Network extends Host {
   readonly signal?: AbortSignal | undefined;
 }
 
-export function systemNetwork(host: Host, signal?: AbortSignal): Network {
+/** @param send fetch, where it is to be more than that, such as in whom it trusts */
+export function systemNetwork(
+  host: Host,
+  signal?: AbortSignal,
+  send: Network["fetch"] = (url, init) => fetch(url, init),
+): Network {
   return {
     now: () => host.now(),
     random: () => host.random(),
     sleep: (ms, stop) => host.sleep(ms, stop),
-    fetch: (url, init) => fetch(url, init),
+    fetch: send,
     timer: (ms, fire) => {
       const id = setTimeout(fire, ms);
       return () => clearTimeout(id);

@@ -23,7 +23,7 @@ export interface RegistryOptions {
   readonly host: Host;
   /** Ends everything, such as on SIGINT. */
   readonly signal?: AbortSignal | undefined;
-  /** For tests. Default: the real one, made of `host` and `signal`. */
+  /** Default: the real one, made of `host` and `signal`. */
   readonly network?: Network | undefined;
   /** Default: `nixcache`. */
   readonly userAgent?: string | undefined;

@@ -6,6 +6,7 @@
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { ROOT } from "../../scripts/process.ts";
 import { freePort } from "./registry.ts";
 
 export interface NginxOptions {
@@ -15,6 +16,10 @@ export interface NginxOptions {
   readonly limitRate?: string;
   /** More requests than this at once get 503. Default: none. */
   readonly limitConnections?: number;
+  /** Speaks TLS, with the certificate of `tests/fixtures/tls`. */
+  readonly tls?: boolean;
+  /** `127.0.0.1:PORT` of a registry: `/v2/` is passed on to it. */
+  readonly registry?: string;
 }
 
 export interface NginxRequest {
@@ -84,7 +89,7 @@ async function launch(
     await child.exited;
   };
   return {
-    url: `http://127.0.0.1:${port}`,
+    url: `${options.tls ? "https" : "http"}://127.0.0.1:${port}`,
     stop,
     async requests() {
       const text = await readFile(join(folder, "access.jsonl"), "utf8");
@@ -103,7 +108,8 @@ function parseRequest(line: string): NginxRequest {
 }
 
 function configuration(folder: string, port: number, options: NginxOptions): string {
-  const { root, limitRate, limitConnections } = options;
+  const { root, limitRate, limitConnections, tls, registry } = options;
+  const certificates = join(ROOT, "tests", "fixtures", "tls");
   const variables = {
     status: "$status",
     path: "$uri",
@@ -131,12 +137,24 @@ http {
   limit_conn_zone $server_name zone=all:1m;
   ${limitConnections === undefined ? "" : `limit_conn all ${limitConnections};`}
   server {
-    listen 127.0.0.1:${port};
+    listen 127.0.0.1:${port}${tls ? " ssl" : ""};
+    ${tls ? `ssl_certificate ${certificates}/server.pem; ssl_certificate_key ${certificates}/server-key.pem;` : ""}
     server_name storage;
     root ${root};
+    ${registry === undefined ? "" : passOn(registry)}
   }
 }
 `;
+}
+
+/** As distribution's manual has it: its answers name addresses by what the client has used. */
+function passOn(registry: string): string {
+  return `location /v2/ {
+      proxy_pass http://${registry};
+      proxy_set_header Host $http_host;
+      proxy_set_header X-Forwarded-Proto $scheme;
+      client_max_body_size 0;
+    }`;
 }
 
 function program(): string | undefined {
