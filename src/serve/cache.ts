@@ -36,6 +36,12 @@ export interface ServedCache extends Source {
   refresh(): Promise<void>;
 }
 
+/**
+ * From a refresh that failed to the next one, doubled for each further one. A machine that starts may ask before its
+ * network is up, and should not wait for the whole interval then.
+ */
+const RETRY_MS = 5_000;
+
 export interface IndexSummary {
   readonly entries: number;
   readonly generations: number;
@@ -112,14 +118,25 @@ export function serveCache(
     tried: tried.promise,
     refresh: () => enqueue(true),
     async keepFresh(everyMs) {
-      for (let first = true; !context.signal?.aborted; first = false) {
-        // An earlier run may have listed the tags long ago.
-        await enqueue(first).catch((error) => {
-          if (!(error instanceof NixcacheError)) return;
+      // An earlier run may have listed the tags long ago.
+      let list = true;
+      let failures = 0;
+      while (!context.signal?.aborted) {
+        try {
+          await enqueue(list);
+          list = false;
+          failures = 0;
+        } catch (error) {
           // A folder that holds something else never becomes a cache by itself, and what was deleted never comes back.
-          if (error.code === "layout" || (error.code === "absent" && !isLoaded())) throw error;
-        });
-        await context.host.sleep(everyMs, context.signal).catch(() => {});
+          if (
+            error instanceof NixcacheError &&
+            (error.code === "layout" || (error.code === "absent" && !isLoaded()))
+          )
+            throw error;
+          failures++;
+        }
+        const waitMs = failures === 0 ? everyMs : Math.min(everyMs, RETRY_MS * 2 ** (failures - 1));
+        await context.host.sleep(waitMs, context.signal).catch(() => {});
       }
     },
   };
@@ -150,7 +167,7 @@ function summaryOf(view: () => IndexReader): () => IndexSummary {
 
 export interface Refresher {
   /**
-   * Refreshes at once and then at the interval, until the signal of the context.
+   * Refreshes at once and then at the interval, sooner after one that failed, until the signal of the context.
    * @throws `layout`, and `absent` for a generation that is not there; what may pass is tried again.
    */
   keepFresh(everyMs: number): Promise<void>;

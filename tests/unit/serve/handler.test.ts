@@ -311,6 +311,26 @@ describe("the handler", () => {
     await periodic;
   });
 
+  test("a periodic refresh that failed is tried again soon, ever more seldom, and lists the tags until one succeeds", async () => {
+    const store = new MemoryStore();
+    using machine = party(store);
+    const stop = new AbortController();
+    const [waits, failed]: [number[], string[]] = [[], []];
+    machine.host.sleep = async (ms) => {
+      waits.push(ms);
+      if (waits.length === 4) store.before = () => {};
+      if (waits.length === 6) stop.abort();
+    };
+    store.before = (call) => {
+      failed.push(call);
+      throw new NixcacheError("unreachable", "no network yet");
+    };
+    const { cache } = serverOf({ ...machine, signal: stop.signal });
+    await cache.keepFresh(30_000);
+    expect(waits).toEqual([5_000, 10_000, 20_000, 30_000, 30_000, 30_000]);
+    expect(failed).toEqual(["listTags", "listTags", "listTags", "listTags"]);
+  });
+
   test("a refresh that fails says so, once, and the old index goes on", async () => {
     const store = new MemoryStore();
     using machine = party(store);
