@@ -128,14 +128,19 @@ export function journalBytes(env: Environment): number {
   return byteSize(name, variable(env, name), DEFAULT_JOURNAL_BYTES, 1024 ** 2);
 }
 
-/** What writing needs: `--write-token-file`, NIXCACHE_WRITE_TOKEN; never an argument, which others can see. */
+/**
+ * What writing needs: `--write-token-file`, NIXCACHE_WRITE_TOKEN, NIXCACHE_WRITE_TOKEN_FILE; never an argument, which
+ * others can see.
+ */
 export function writeToken(flag: string | undefined, env: Environment): TokenSource | undefined {
-  if (flag !== undefined) return { file: flag };
+  if (flag !== undefined) return { file: flag, from: "--write-token-file" };
   const text = variable(env, "NIXCACHE_WRITE_TOKEN");
-  return text === undefined ? undefined : { text };
+  if (text !== undefined) return { text };
+  const file = variable(env, "NIXCACHE_WRITE_TOKEN_FILE");
+  return file === undefined ? undefined : { file, from: "NIXCACHE_WRITE_TOKEN_FILE" };
 }
 
-export type TokenSource = { readonly file: string } | { readonly text: string };
+export type TokenSource = { readonly file: string; readonly from: string } | { readonly text: string };
 
 function cacheId(reference: CacheReference): string {
   // Two folders called ./cache are two caches.

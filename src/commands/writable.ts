@@ -155,18 +155,19 @@ export function openWriter(
   };
 }
 
+function readTokenFile({ file, from }: { readonly file: string; readonly from: string }): string {
+  try {
+    return readFileSync(file, "utf8");
+  } catch (cause) {
+    throw new NixcacheError("usage", `${from}: cannot read ${file}: ${messageOf(cause)}`, { cause });
+  }
+}
+
 /** @throws `usage`, never with what was given. */
 function readToken(flag: string | undefined, env: Environment): string | undefined {
   const source = writeToken(flag, env);
   if (source === undefined) return undefined;
-  let token: string;
-  try {
-    token = ("file" in source ? readFileSync(source.file, "utf8") : source.text).trim();
-  } catch (cause) {
-    throw new NixcacheError("usage", `--write-token-file: cannot read ${flag}: ${messageOf(cause)}`, {
-      cause,
-    });
-  }
+  const token = ("file" in source ? readTokenFile(source) : source.text).trim();
   if (/^[\x21-\x7e]{8,}$/.test(token)) return token;
   throw new NixcacheError(
     "usage",

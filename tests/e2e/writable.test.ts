@@ -299,6 +299,14 @@ describeWith(["nix", "registry"], "serve --writable", () => {
       expect(result.stderr).not.toContain("1234567");
     });
 
+    test("a token's file that is not there is named, with who named it", async () => {
+      const args = ["serve", "--writable", "--port", "0", "--upstream", "", "--cache", cli.path("none")];
+      const env = { NIXCACHE_WRITE_TOKEN_FILE: cli.path("no-token") };
+      const { code, stderr } = await cli.run(args, { env });
+      expect(code).toBe(2);
+      expect(stderr).toContain(`NIXCACHE_WRITE_TOKEN_FILE: cannot read ${cli.path("no-token")}`);
+    });
+
     test.each(["--write-token-file", "--signing-key-file"])(
       "%s without --writable is refused",
       async (flag) => {

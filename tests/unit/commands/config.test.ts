@@ -86,9 +86,14 @@ test("each cache and each store has a queue of what was built", () => {
   );
 });
 
-test("the token for writing: the flag's file, else the variable", () => {
-  expect(writeToken("/f", { NIXCACHE_WRITE_TOKEN: "t" })).toEqual({ file: "/f" });
-  expect(writeToken(undefined, { NIXCACHE_WRITE_TOKEN: "t" })).toEqual({ text: "t" });
+test("the token for writing: the flag's file, the token itself, its file", () => {
+  const env = { NIXCACHE_WRITE_TOKEN: "t", NIXCACHE_WRITE_TOKEN_FILE: "/g" };
+  expect(writeToken("/f", env)).toEqual({ file: "/f", from: "--write-token-file" });
+  expect(writeToken(undefined, env)).toEqual({ text: "t" });
+  expect(writeToken(undefined, { ...env, NIXCACHE_WRITE_TOKEN: "" })).toEqual({
+    file: "/g",
+    from: "NIXCACHE_WRITE_TOKEN_FILE",
+  });
   expect(writeToken(undefined, { NIXCACHE_WRITE_TOKEN: "" })).toBeUndefined();
 });
 
