@@ -1,0 +1,51 @@
+# Everything of flake.nix for one system, without flakes: `nix-build -A default`, or in a configuration
+#   imports = [ (import (fetchTarball "https://…") { }).nixosModules.default ];
+{
+  pkgs ? import <nixpkgs> { },
+  # For `nixcache --version`.
+  commit ? null,
+}:
+let
+  packageFor = pkgs: pkgs.callPackage ./nix/package.nix { inherit commit; };
+  package = packageFor pkgs;
+  modules = import ./nix/modules { inherit packageFor; };
+  app = program: {
+    type = "app";
+    inherit program;
+    meta.description = "Turns any GitHub repository into a Nix binary cache";
+  };
+in
+{
+  # What a plain `nix-build` builds; it does not look into the sets below.
+  default = package;
+
+  packages = {
+    default = package;
+    nixcache = package;
+    nixcache-bin = pkgs.callPackage ./nix/release.nix { };
+  };
+
+  apps = {
+    default = app "${package}/bin/nixcache";
+    # As users of cmspam/nixcache-oci run it.
+    cache-proxy = app "${pkgs.writeShellScript "cache-proxy" ''exec ${package}/bin/nixcache serve "$@"''}";
+  };
+
+  devShells.default = pkgs.callPackage ./nix/dev-shell.nix { };
+
+  checks = import ./nix/checks.nix {
+    inherit pkgs package;
+    module = modules.nixos;
+  };
+
+  overlays.default = final: _prev: {
+    nixcache = packageFor final;
+    nixcache-bin = final.callPackage ./nix/release.nix { };
+  };
+
+  nixosModules.default = modules.nixos;
+  darwinModules.default = modules.darwin;
+  homeModules.default = modules.home;
+  # The name that home-manager's own documentation used first.
+  homeManagerModules.default = modules.home;
+}

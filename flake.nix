@@ -1,0 +1,54 @@
+{
+  description = "Turns any GitHub repository into a Nix binary cache";
+
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-unstable";
+
+  outputs =
+    { self, nixpkgs }:
+    let
+      systems = [
+        "x86_64-linux"
+        "aarch64-linux"
+        "x86_64-darwin"
+        "aarch64-darwin"
+      ];
+      # 12 digits, and "-dirty" behind them when files differ from the commit.
+      commit =
+        if self ? rev then
+          builtins.substring 0 12 self.rev
+        else if self ? dirtyRev then
+          "${builtins.substring 0 12 self.dirtyRev}-dirty"
+        else
+          null;
+      # One value for each system, from which the outputs take their parts.
+      for = nixpkgs.lib.genAttrs systems (
+        system:
+        import ./default.nix {
+          pkgs = nixpkgs.legacyPackages.${system};
+          inherit commit;
+        }
+      );
+      each = output: builtins.mapAttrs (_system: all: all.${output}) for;
+
+      # The package of this flake's own nixpkgs, which is the one that was tested.
+      modules = import ./nix/modules {
+        packageFor = pkgs: self.packages.${pkgs.stdenv.hostPlatform.system}.default;
+      };
+    in
+    {
+      packages = each "packages";
+      apps = each "apps";
+      devShells = each "devShells";
+      checks = each "checks";
+
+      overlays.default = final: _prev: {
+        nixcache = final.callPackage ./nix/package.nix { inherit commit; };
+        nixcache-bin = final.callPackage ./nix/release.nix { };
+      };
+
+      nixosModules.default = modules.nixos;
+      darwinModules.default = modules.darwin;
+      homeModules.default = modules.home;
+      homeManagerModules.default = modules.home;
+    };
+}
