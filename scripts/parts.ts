@@ -25,6 +25,7 @@ export const PARTS = {
   groff: { package: "groff-base", program: "groff", purpose: "renders the man page" },
   mandoc: { package: "mandoc", program: "mandoc", purpose: "checks the man page" },
   nginx: { package: "nginx-light", program: "nginx", purpose: "a storage host to test with" },
+  systemd: { package: "systemd", program: "systemd-analyze", purpose: "checks units" },
   skopeo: { package: "skopeo", program: "skopeo", purpose: "copies OCI images" },
   zsh: { package: "zsh", program: "zsh", purpose: "a shell to test completions with" },
 } as const satisfies Record<string, Part>;

@@ -10,6 +10,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { chmod, mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { ROOT } from "../../scripts/process.ts";
+import { PLATFORMS } from "../../scripts/release.ts";
 import {
   type JobResult,
   type Machine,
@@ -70,7 +71,11 @@ const PACKAGE = JSON.stringify({
     demo: "echo the demo has run",
     test: "echo the tests have run",
     release: `mkdir -p dist/release && cd dist/release &&
+      touch ${Object.keys(PLATFORMS)
+        .map((platform) => `nixcache-${platform}.tar.gz`)
+        .join(" ")} &&
       tar -C "${join(ROOT, "dist")}" -c nixcache | gzip -1 > nixcache-${SYSTEM}.tar.gz && sha256sum *.tar.gz > SHA256SUMS`,
+    "nix-release": `bun "${join(ROOT, "scripts", "nix-release.ts")}"`,
   },
 });
 
@@ -200,8 +205,11 @@ describeWith(["nix", "registry"], "workflows", () => {
     await writeFile(
       cli.path("bin", "gh"),
       `#!/bin/sh
-[ "$1 $2 $4 $5" = "release create --verify-tag --generate-notes" ] || { echo "gh $*" >&2; exit 1; }
-mkdir -p "$RELEASES/$3"; tag=$3; shift 5; cp "$@" "$RELEASES/$tag"
+case "$1 $2 $4 $5" in
+  "release create --verify-tag --generate-notes") mkdir -p "$RELEASES/$3"; tag=$3; shift 5; cp "$@" "$RELEASES/$tag" ;;
+  "release download --pattern SHA256SUMS") [ "$6" = --dir ] && cp "$RELEASES/$3/$5" "$7" ;;
+  *) echo "gh $*" >&2; exit 1 ;;
+esac
 `,
     );
     for (const name of ["npx", "gh"]) await chmod(cli.path("bin", name), 0o755);
@@ -323,8 +331,21 @@ mkdir -p "$RELEASES/$3"; tag=$3; shift 5; cp "$@" "$RELEASES/$tag"
     const released = await run("release.yml", { github: tag });
     expect(released.release?.result).toBe("success");
     expect(readdirSync(cli.path("releases", `v${VERSION}`)).sort()).toEqual(
-      ["SHA256SUMS", `nixcache-${SYSTEM}.tar.gz`].sort(),
+      ["SHA256SUMS", ...Object.keys(PLATFORMS).map((platform) => `nixcache-${platform}.tar.gz`)].sort(),
     );
+    expect(released.nix).toMatchObject({ result: "success" });
+    expect((await commits())[0]).toBe(
+      `github-actions[bot]: Take the binaries of v${VERSION} for nixcache-bin`,
+    );
+    const { version, systems } = JSON.parse(await inRemote("show", "main:nix/release.json"));
+    const archive = cli.path("releases", `v${VERSION}`, `nixcache-${SYSTEM}.tar.gz`);
+    expect({ version, here: systems[SYSTEM] }).toEqual({
+      version: VERSION,
+      here: {
+        url: `https://github.com/Acme/Config/releases/download/v${VERSION}/nixcache-${SYSTEM}.tar.gz`,
+        sha256: new Bun.CryptoHasher("sha256").update(await Bun.file(archive).bytes()).digest("hex"),
+      },
+    });
 
     const site = Bun.serve({
       hostname: "127.0.0.1",

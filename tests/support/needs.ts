@@ -16,6 +16,7 @@ const PARTS = {
   zsh: () => Bun.which("zsh") !== null,
   groff: () => Bun.which("groff") !== null,
   mandoc: () => Bun.which("mandoc") !== null,
+  systemd: () => Bun.which("systemd-analyze") !== null,
 } as const;
 
 /** `describe`, skipped where a part is missing; with CI=true it runs, and fails for want of the part. */

@@ -320,8 +320,8 @@ describeWith(["nix"], "the modules", () => {
     test.each<[string, string]>([
       ["no cache is named. Set repo", `enable = true; publicKey = "${KEY}";`],
       [
-        `enable = true; publicKey = "${KEY}"; repo = "ghcr.io/a/b";`,
         'repo is "ghcr.io/a/b", expected OWNER/REPO',
+        `enable = true; publicKey = "${KEY}"; repo = "ghcr.io/a/b";`,
       ],
       ["without a public key Nix takes nothing", 'enable = true; repo = "a/b";'],
       ['"me-1" is no public key', `${BASIC} publicKeys = [ "me-1" ];`],

@@ -16,18 +16,21 @@ const NEWER = [/label "ubuntu-24\.04(-arm)?" is unknown/, /unknown permission sc
 const RIGHTS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   "ci.yml test": { contents: "read" },
   "gc-cache.yml gc": { contents: "read", packages: "write" },
+  "nix.yml flake": { contents: "read" },
   "publish-cache.yml publish": { contents: "read", packages: "write" },
   "publish-cache.yml public-key": { contents: "write" },
   "release.yml release": { contents: "write", "id-token": "write", attestations: "write" },
+  "release.yml nix": { contents: "write" },
   "update-and-cache.yml update": { contents: "read" },
   "update-and-cache.yml publish": { contents: "read", packages: "write" },
   "update-and-cache.yml commit": { contents: "write" },
 };
 
-test("there are the five of them", () => {
+test("there are the six of them", () => {
   expect(files).toEqual([
     "ci.yml",
     "gc-cache.yml",
+    "nix.yml",
     "publish-cache.yml",
     "release.yml",
     "update-and-cache.yml",

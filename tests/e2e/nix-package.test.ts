@@ -1,0 +1,123 @@
+/**
+ * The package, built by the real Nix in its sandbox without network, and what it builds: it publishes and serves, and
+ * Nix substitutes with the settings of the NixOS module.
+ *
+ * Doubles: a stdenv that runs the phases with this machine's programs (`tests/support/nixpkgs`), with the Bun that runs
+ * the tests, and npm's tarballs packed anew from node_modules, so that their hashes are not those of bun.lock.
+ */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { cp, mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import packageJson from "../../package.json" with { type: "json" };
+import { ROOT } from "../../scripts/process.ts";
+import { type Cli, type CliServer, openCli } from "../support/cli.ts";
+import { Cleanup } from "../support/lease.ts";
+import { evaluate, evaluateModule, STAND_IN } from "../support/modules.ts";
+import { describeWith, openNix } from "../support/needs.ts";
+import { shellDerivation, type TestNix } from "../support/nix.ts";
+import { storeVariables } from "../support/substitute.ts";
+
+const COMMIT = "0123456789ab";
+
+const cleanup = new Cleanup();
+afterAll(() => cleanup.run());
+
+let cli: Cli;
+let nix: TestNix;
+let program: string;
+
+/** Packs what `bun install` has laid out as npm does: below a folder called `package`. */
+async function packTarballs(folder: string): Promise<void> {
+  const expression = `map (p: { inherit (p) folder url; })
+    (builtins.attrValues (import ${ROOT}/nix/bun-lock.nix (builtins.readFile ${ROOT}/bun.lock)).packages)`;
+  const packages = JSON.parse(await evaluate(nix, expression)) as { folder: string; url: string }[];
+  await mkdir(folder);
+  for (const { folder: name, url } of packages) {
+    const source = join(ROOT, "node_modules", name);
+    if (!(await Bun.file(join(source, "package.json")).exists())) continue;
+    const file = join(folder, url.split("/").at(-1) ?? "");
+    const args = ["--create", "--gzip", "--file", file, "--transform", "s,^\\.,package,"];
+    await nix.run("tar", [...args, "--directory", source, "--exclude", "./node_modules", "."]);
+  }
+}
+
+describeWith(["nix"], "the package, built", () => {
+  beforeAll(async () => {
+    cli = cleanup.add(await openCli());
+    nix = cleanup.add(await openNix()).value;
+    const bun = join(nix.folder, "bun");
+    await mkdir(join(bun, "bin"), { recursive: true });
+    await cp(process.execPath, join(bun, "bin", "bun"));
+    const tarballs = join(nix.folder, "tarballs");
+    await packTarballs(tarballs);
+    const pkgs = `import ${STAND_IN} { bun = builtins.path { path = ${bun}; name = "bun"; }; tarballs = ${tarballs}; }`;
+    const out = await nix.build(`(import ${ROOT} { pkgs = ${pkgs}; commit = "${COMMIT}"; }).default`);
+    program = join(nix.realPath(out), "bin", "nixcache");
+  }, 240_000);
+
+  test("it knows its version and its commit", async () => {
+    const { stdout } = await cli.run(["--version"], { program: [program] });
+    expect(stdout).toBe(`nixcache ${packageJson.version} (${COMMIT})\n`);
+  });
+
+  test("it names nothing of what it was built from", async () => {
+    const out = program.slice((nix.root ?? "").length).replace("/bin/nixcache", "");
+    expect((await nix.run("nix-store", ["--query", "--references", out])).trim()).toBe("");
+  });
+
+  describe("serving", () => {
+    let server: CliServer;
+    let signed: string;
+    let unsigned: string;
+    let key: string;
+
+    beforeAll(async () => {
+      await cli.run(["keygen", "built-1", cli.path("secret"), cli.path("public")], { program: [program] });
+      key = (await Bun.file(cli.path("public")).text()).trim();
+      signed = await nix.build(shellDerivation("signed", "echo signed > $out"));
+      unsigned = await nix.build(shellDerivation("unsigned", "echo unsigned > $out"));
+      const to = ["--cache", cli.path("cache"), "--upstream", ""];
+      for (const args of [[signed, "--signing-key-file", cli.path("secret")], [unsigned]]) {
+        const options = { env: storeVariables(nix), program: [program] };
+        expect(await cli.run(["publish", ...args, ...to], options)).toMatchObject({ code: 0 });
+      }
+      server = await cli.serve(to, { program: [program] });
+      expect((await server.get("/_refresh", { method: "POST" })).status).toBe(200);
+    });
+    afterAll(() => server?.stop());
+
+    /** Substitutes into an empty store, configured as the module configures Nix. @returns what the path holds */
+    async function realise(path: string, options: string): Promise<string> {
+      const port = new URL(server.url).port;
+      const given = `{ enable = true; repo = "a/b"; port = ${port}; publicKey = "${key}"; ${options} }`;
+      const { failed, nix: configured } = await evaluateModule(nix, "nixos", given);
+      expect(failed).toEqual([]);
+      const { substituters, "trusted-public-keys": keys } = configured.settings as Record<string, string[]>;
+      // cache.nixos.org, the second, would be asked over the network.
+      const settings = {
+        substituters: [substituters?.[0]],
+        "trusted-public-keys": keys,
+        "require-sigs": ["true"],
+      };
+      const root = await nix.emptyStore();
+      const env = {
+        NIX_REMOTE: root,
+        XDG_CACHE_HOME: `${root}-cache`,
+        NIX_CONFIG: Object.entries(settings)
+          .map(([name, values]) => `${name} = ${values?.join(" ")}`)
+          .join("\n"),
+      };
+      await nix.run("nix-store", ["--realise", path], { env });
+      return Bun.file(nix.realPath(path, root)).text();
+    }
+
+    test("what is signed is taken with the module's settings", async () => {
+      expect(await realise(signed, "")).toBe("signed\n");
+    });
+
+    test("what is not is refused, and taken without requireSignatures", async () => {
+      await expect(realise(unsigned, "")).rejects.toThrow("is not signed by any of the keys");
+      expect(await realise(unsigned, "requireSignatures = false;")).toBe("unsigned\n");
+    });
+  });
+});
