@@ -37,14 +37,15 @@ in
 
     users = {
       users.${user} = {
-        uid = lib.mkDefault 375;
+        # Below 500 it is no person's; 351 to 382 are Nix's own builders.
+        uid = lib.mkDefault 431;
         gid = lib.mkDefault config.users.groups.${user}.gid;
         inherit home;
         createHome = true;
         shell = "/usr/bin/false";
         description = "nixcache";
       };
-      groups.${user}.gid = lib.mkDefault 375;
+      groups.${user}.gid = lib.mkDefault 431;
       knownUsers = [ user ];
       knownGroups = [ user ];
     };

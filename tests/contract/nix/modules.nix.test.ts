@@ -234,7 +234,7 @@ describeWith(["nix"], "the modules", () => {
         },
       });
       expect(system.users.knownUsers).toEqual(["_nixcache-proxy"]);
-      expect(system.users.users["_nixcache-proxy"]).toMatchObject({ uid: 375, gid: 375, createHome: true });
+      expect(system.users.users["_nixcache-proxy"]).toMatchObject({ uid: 431, gid: 431, createHome: true });
     });
 
     test("the file of variables is read by the shell, whatever its name", async () => {
