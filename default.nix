@@ -2,11 +2,12 @@
 #   imports = [ (import (fetchTarball "https://…") { }).nixosModules.default ];
 {
   pkgs ? import <nixpkgs> { },
-  # For `nixcache --version`.
+  # For `nixcache --version` and the man page: 12 digits, and the day, such as "2026-11-23".
   commit ? null,
+  date ? null,
 }:
 let
-  packageFor = pkgs: pkgs.callPackage ./nix/package.nix { inherit commit; };
+  packageFor = pkgs: pkgs.callPackage ./nix/package.nix { inherit commit date; };
   package = packageFor pkgs;
   modules = import ./nix/modules { inherit packageFor; };
   app = program: {

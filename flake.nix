@@ -20,12 +20,18 @@
           "${builtins.substring 0 12 self.dirtyRev}-dirty"
         else
           null;
+      date =
+        let
+          part = builtins.substring;
+          text = self.lastModifiedDate or "";
+        in
+        if text == "" then null else "${part 0 4 text}-${part 4 2 text}-${part 6 2 text}";
       # One value for each system, from which the outputs take their parts.
       for = nixpkgs.lib.genAttrs systems (
         system:
         import ./default.nix {
           pkgs = nixpkgs.legacyPackages.${system};
-          inherit commit;
+          inherit commit date;
         }
       );
       each = output: builtins.mapAttrs (_system: all: all.${output}) for;
@@ -42,7 +48,7 @@
       checks = each "checks";
 
       overlays.default = final: _prev: {
-        nixcache = final.callPackage ./nix/package.nix { inherit commit; };
+        nixcache = final.callPackage ./nix/package.nix { inherit commit date; };
         nixcache-bin = final.callPackage ./nix/release.nix { };
       };
 

@@ -4,12 +4,21 @@
   stdenv,
   bun,
   callPackage,
-  # 12 hexadecimal digits, for `nixcache --version`.
+  # 12 hexadecimal digits, for `nixcache --version`, and the day of that commit, for the man page: "2026-11-23".
   commit ? null,
+  date ? null,
 }:
 let
   manifest = builtins.fromJSON (builtins.readFile ../package.json);
+  release = builtins.fromJSON (builtins.readFile ./release.json);
   nodeModules = callPackage ./node-modules.nix { };
+  orEmpty = text: if text == null then "" else text;
+  # Where releases are, for the workflows that `nixcache init` writes.
+  repository =
+    if release.version == null then
+      null
+    else
+      builtins.match "https://github.com/([^/]+/[^/]+)/.*" release.systems.x86_64-linux.url;
 in
 # The flags of scripts/build.ts are those of 1.4.
 if lib.versionOlder bun.version "1.4" then
@@ -20,11 +29,14 @@ else
     inherit (manifest) version;
 
     src = import ./source.nix [
+      ".github/workflows"
       "LICENSE"
       "bun.lock"
       "bunfig.toml"
+      "config/flake.nix"
       "package.json"
       "scripts/build.ts"
+      "scripts/macho.ts"
       "scripts/process.ts"
       "src"
       "tsconfig.json"
@@ -32,6 +44,8 @@ else
 
     nativeBuildInputs = [ bun ];
     NIXCACHE_COMMIT = if commit == null then "unknown" else commit;
+    NIXCACHE_DATE = orEmpty date;
+    NIXCACHE_REPOSITORY = if repository == null then "" else builtins.head repository;
 
     dontConfigure = true;
     buildPhase = ''
@@ -47,6 +61,12 @@ else
       runHook preInstall
       install -D -m 755 dist/nixcache $out/bin/nixcache
       install -D -m 644 LICENSE $out/share/doc/nixcache/LICENSE
+      cd $out/share
+      mkdir -p bash-completion/completions zsh/site-functions fish/vendor_completions.d man/man1
+      $out/bin/nixcache completions bash > bash-completion/completions/nixcache.bash
+      $out/bin/nixcache completions zsh > zsh/site-functions/_nixcache
+      $out/bin/nixcache completions fish > fish/vendor_completions.d/nixcache.fish
+      $out/bin/nixcache man > man/man1/nixcache.1
       runHook postInstall
     '';
 

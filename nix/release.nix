@@ -29,6 +29,10 @@ else
       runHook preInstall
       install -D -m 755 nixcache $out/bin/nixcache
       install -D -m 644 LICENSE $out/share/doc/nixcache/LICENSE
+      install -D -m 644 completions/nixcache.bash $out/share/bash-completion/completions/nixcache.bash
+      install -D -m 644 completions/_nixcache $out/share/zsh/site-functions/_nixcache
+      install -D -m 644 completions/nixcache.fish $out/share/fish/vendor_completions.d/nixcache.fish
+      install -D -m 644 man/nixcache.1 $out/share/man/man1/nixcache.1
       ${lib.optionalString isLinux "patchelf --set-interpreter ${stdenv.cc.bintools.dynamicLinker} $out/bin/nixcache"}
       runHook postInstall
     '';

@@ -51,13 +51,26 @@ describeWith(["nix"], "the package, built", () => {
     const tarballs = join(nix.folder, "tarballs");
     await packTarballs(tarballs);
     const pkgs = `import ${STAND_IN} { bun = builtins.path { path = ${bun}; name = "bun"; }; tarballs = ${tarballs}; }`;
-    const out = await nix.build(`(import ${ROOT} { pkgs = ${pkgs}; commit = "${COMMIT}"; }).default`);
+    const out = await nix.build(
+      `(import ${ROOT} { pkgs = ${pkgs}; commit = "${COMMIT}"; date = "2026-11-23"; }).default`,
+    );
     program = join(nix.realPath(out), "bin", "nixcache");
   }, 240_000);
 
   test("it knows its version and its commit", async () => {
     const { stdout } = await cli.run(["--version"], { program: [program] });
     expect(stdout).toBe(`nixcache ${packageJson.version} (${COMMIT})\n`);
+  });
+
+  test("completions and the man page are where shells and man look for them", async () => {
+    const share = join(program, "..", "..", "share");
+    for (const [file, text] of [
+      ["bash-completion/completions/nixcache.bash", "complete "],
+      ["zsh/site-functions/_nixcache", "#compdef nixcache"],
+      ["fish/vendor_completions.d/nixcache.fish", "complete -c nixcache"],
+      ["man/man1/nixcache.1", "2026-11-23"],
+    ] as const)
+      expect(await Bun.file(join(share, file)).text()).toContain(text);
   });
 
   test("it names nothing of what it was built from", async () => {

@@ -1,5 +1,7 @@
 /** The modules, from a person's options to what the system is told, evaluated by the real Nix. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { parseReference } from "../../../src/oci/reference.ts";
+import { nixosLines } from "../../../src/setup/nixos-lines.ts";
 import { Cleanup } from "../../support/lease.ts";
 import { type Evaluated, evaluateModule, type Platform } from "../../support/modules.ts";
 import { describeWith, openNix } from "../../support/needs.ts";
@@ -208,6 +210,22 @@ describeWith(["nix"], "the modules", () => {
         fallback: false,
       });
     });
+  });
+
+  test.each([
+    ["o/r", [KEY]],
+    ["registry.example/team/cache", [KEY, OTHER_KEY]],
+  ])("what `use --mode nixos` prints for %s is such a configuration", async (reference, keys) => {
+    const [lines = ""] = nixosLines(parseReference(reference), "http://127.0.0.1:8080", keys).split("\n\n");
+    const system = await evaluateModule(nix, "nixos", "{ }", `{ ${lines} }`);
+    expect(system.failed).toEqual([]);
+    expect(system.nix.settings).toMatchObject({
+      substituters: ["http://127.0.0.1:8080", "https://cache.nixos.org/"],
+      "trusted-public-keys": [...keys, NIXOS_KEY],
+    });
+    expect(system.systemd.services["nixcache-proxy"].serviceConfig.ExecStart).toEndWith(
+      ` --cache ${reference}`,
+    );
   });
 
   describe("nix-darwin", () => {

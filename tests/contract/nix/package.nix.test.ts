@@ -26,7 +26,7 @@ const SOURCES = [
     "tsconfig.json",
     "LICENSE",
   ],
-  ...["src", "scripts", "tests/fixtures/nar", "tests/support/nixpkgs"],
+  ...[".github", "config", "src", "scripts", "tests/fixtures/nar", "tests/support/nixpkgs"],
 ];
 
 interface Fetch {
