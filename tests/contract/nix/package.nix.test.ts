@@ -135,9 +135,10 @@ describeWith(["nix"], "the Nix package", () => {
           c: entry("c@1.0.0", { dependencies: { d: "1" } }),
           d: entry("d@1.0.0"),
           "@s/c": entry("@s/c@1.0.0"),
-          "@s/b/c": entry("c@2.0.0-beta.1", { dependencies: { d: "2" } }),
+          "@s/b/c": entry("c@2.0.0-beta.1", { dependencies: { d: "2", e: "2" } }),
           "@s/b/c/d": entry("d@2.0.0", { dependencies: { c: "2" } }),
-          unused: entry("unused@1.0.0"),
+          "@s/b/e": entry("e@2.0.0"),
+          e: entry("e@1.0.0"),
         },
       );
       expect((await closure(text, LINUX)).map(({ folder, url }) => [folder, url?.split("/").at(-1)])).toEqual(
@@ -145,6 +146,7 @@ describeWith(["nix"], "the Nix package", () => {
           ["@s/b", "b-1.0.0.tgz"],
           ["@s/b/node_modules/c", "c-2.0.0-beta.1.tgz"],
           ["@s/b/node_modules/c/node_modules/d", "d-2.0.0.tgz"],
+          ["@s/b/node_modules/e", "e-2.0.0.tgz"],
           ["@s/c", "c-1.0.0.tgz"],
           ["a", "a-1.0.0.tgz"],
           ["c", "c-1.0.0.tgz"],
