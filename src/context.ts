@@ -91,7 +91,7 @@ export function threadCount(): number {
 }
 
 /** The network's fetch, trusting whom Nix trusts. @throws `filesystem` when it is told to trust what cannot be read */
-function systemFetch(env: Environment): Fetch {
+export function systemFetch(env: Environment): Fetch {
   const file = authoritiesFile(env);
   return trusting(file === undefined ? undefined : readAuthorities(file), (url, init) => fetch(url, init));
 }

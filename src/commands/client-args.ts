@@ -8,10 +8,11 @@ import {
   retryPolicy,
   spoolDirectory,
 } from "../config.ts";
-import { type Context, openCache } from "../context.ts";
+import { type Context, openCache, systemFetch } from "../context.ts";
 import { parsePublicKey } from "../nar/signing-key.ts";
 import { runCommand } from "../nix/command.ts";
 import { findCredentials } from "../oci/credentials.ts";
+import { systemNetwork } from "../oci/network.ts";
 import { type CacheReference, formatReference } from "../oci/reference.ts";
 import { BRISK } from "../oci/retry.ts";
 import { askRegistry, type Registry } from "../oci/rights.ts";
@@ -53,6 +54,7 @@ export function openFacts(
   const signal = AbortSignal.any([context.signal, limit]);
   const bounded = { ...context, signal };
   const open = new DisposableStack();
+  const send = systemFetch(env);
   const url = clientUrl({ url: given.text("url"), port: given.text("port") }, env);
   const { port } = new URL(url);
   const name = formatReference(reference);
@@ -61,7 +63,7 @@ export function openFacts(
   const facts = factsOf({
     ...{ reference, url, env, host, signal },
     run: runCommand,
-    fetch: ((address, init) => fetch(address, { ...init, decompress: false })) as Fetch,
+    fetch: ((address, init) => send(address, { ...init, decompress: false } as RequestInit)) as Fetch,
     openCache: () => open.use(openCache(reference, "read", boundIndex ? bounded : context)).protocol,
     givenKeys: (given.texts("trusted-public-key") ?? []).map((text) =>
       parsePublicKey(text, "--trusted-public-key"),
@@ -80,6 +82,7 @@ export function openFacts(
       ? undefined
       : askRegistry(reference, {
           ...{ credentials, host, signal, userAgent: USER_AGENT },
+          network: systemNetwork(host, signal, send),
           policy: retryPolicy(BRISK, env),
         });
   return { facts, registry, [Symbol.dispose]: () => open[Symbol.dispose]() };

@@ -66,7 +66,7 @@ export const gc = command(
     using cache = openCache(reference, dryRun ? "read" : "write", context);
     const report = await collectGarbage(deletingAt(reference, cache.protocol, context), policy, {
       dryRun,
-      upstreams: openUpstreams(upstreamUrls(undefined, env)),
+      upstreams: openUpstreams(upstreamUrls(undefined, env), env),
     });
     const { name } = cache.protocol.store;
     if (report.adopted) log.success(adoptionLine(report.adopted, name));

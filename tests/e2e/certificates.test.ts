@@ -76,6 +76,16 @@ describeWith(["nix", "registry", "nginx"], "TLS by a private authority", () => {
     expect(code).toBe(8);
   });
 
+  test("doctor asks the registry as publish does", async () => {
+    const ask = async (env: Variables) => {
+      const args = ["doctor", "--cache", `${nginx.url}/me/cache`, "--json"];
+      const { stdout } = await cli.run(args, { env: { ...storeVariables(nix), ...env } });
+      const { findings } = JSON.parse(stdout) as { findings: { check: string; state: string }[] };
+      return findings.find(({ check }) => check === "cache")?.state;
+    };
+    expect([await ask(TRUSTED), await ask({})]).toEqual(["ok", "wrong"]);
+  });
+
   test("SSL_CERT_FILE counts where NIX_SSL_CERT_FILE is not set, or empty", async () => {
     const env = { NIX_SSL_CERT_FILE: "", SSL_CERT_FILE: join(TLS, "authority.pem") };
     expect(await publish(env)).toMatchObject({ code: 0 });
