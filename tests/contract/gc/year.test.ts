@@ -61,6 +61,6 @@ describeWith(["registry"], "a year of gc", () => {
         expect(alive.length).toBeLessThanOrEqual(promised.length + LINES);
         expect(left.filter((tag) => tag.startsWith("dead-"))).toEqual([]);
       }),
-    1_200_000,
+    1_800_000,
   );
 });
