@@ -31,5 +31,7 @@ export const history = command(
     const older = live.length - items.length;
     const hint = older > 0 ? `, ${older} of them older: see them with --limit ${live.length}` : "";
     log.info(`${name}: ${formatCount(live.length, "generation")}${hint}`);
+    if (cache.protocol.database.view.v1Layer() !== undefined)
+      log.info("Beside them is an index of nixcache-oci, which the first publish or gc makes a generation.");
   },
 );

@@ -1,7 +1,7 @@
 import { cacheReference, gcPolicy } from "../config.ts";
 import { type Context, openCache } from "../context.ts";
 import { EXIT_CODES } from "../errors.ts";
-import { explain } from "../inspect/why.ts";
+import { explain, isHeld } from "../inspect/why.ts";
 import { isBaseName, isStoreHash, storeHashOf } from "../nar/store-path.ts";
 import { locateStore } from "../nix/location.ts";
 import { resolveToStorePath } from "../nix/resolve.ts";
@@ -29,7 +29,7 @@ export const why = command(
     const answer = await explain(cache.protocol, hash, gcPolicy({}));
     if (given.flag("json")) context.print(whyJson(cache.protocol.store.name, hash, answer));
     else await context.printAll(whyLines(answer, hash, screen, host.now()));
-    if (answer.holders.length === 0) context.setExitCode(EXIT_CODES.absent);
+    if (!isHeld(answer)) context.setExitCode(EXIT_CODES.absent);
   },
 );
 

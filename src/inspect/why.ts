@@ -22,8 +22,15 @@ export interface Why {
   readonly lastHolder: EndedGeneration | undefined;
   /** Where none does: when it left the index of this machine, in milliseconds since 1970, if it was in it lately. */
   readonly leftAt: number | undefined;
+  /** Whether an index of nixcache-oci has it that no generation has adopted yet. */
+  readonly unadopted: boolean;
   /** Generations that could not be read. */
   readonly unread: readonly GenerationName[];
+}
+
+/** Whether anything holds it. */
+export function isHeld({ holders, unadopted }: Why): boolean {
+  return holders.length > 0 || unadopted;
 }
 
 export interface Holder extends Decision {
@@ -57,14 +64,16 @@ export async function explain(context: ProtocolContext, hash: string, policy: Po
     return { isRead, found };
   };
   const names = await liveHolders(context, view, hash, ask);
-  if (names.size > 0) {
+  const foreign = view.v1Layer()?.id;
+  const unadopted = foreign !== undefined && view.layersOf(hash).includes(foreign);
+  if (names.size > 0 || unadopted) {
     const { decisions } = planGc(known.live, policy, context.host.now());
     const references = new References((of) => view.narinfo(of));
     const holders = decisions
       .filter(({ name }) => names.has(name))
       .map((decision) => ({ ...decision, root: wayTo(hash, decision, references, view) }));
     const path = storePathOf(hash, view);
-    return { path, holders: holders.reverse(), lastHolder: undefined, leftAt: undefined, unread };
+    return { path, holders: holders.reverse(), lastHolder: undefined, leftAt: undefined, unadopted, unread };
   }
   const last = await lastHolder(known.ended, context.concurrency, ask);
   return {
@@ -72,6 +81,7 @@ export async function explain(context: ProtocolContext, hash: string, policy: Po
     holders: [],
     lastHolder: last?.generation,
     leftAt: view.leftAt(hash),
+    unadopted,
     unread,
   };
 }
@@ -87,11 +97,10 @@ async function liveHolders(
   ask: Ask,
 ): Promise<Set<GenerationName>> {
   const having = new Set(view.layersOf(hash));
-  const layers = view.layers();
-  const stack = layers.filter(({ position }) => position !== null);
+  const stack = view.layers().filter(({ position }) => position !== null);
   const lowest = stack.findIndex(({ id }) => having.has(id));
   const possible = lowest === -1 ? [] : stack.slice(lowest).flatMap(({ id }) => view.generations(id));
-  const own = layers.filter(({ id, position }) => position === null && having.has(id));
+  const own = view.uncovered().filter(({ id }) => having.has(id));
   const holders = new Set(own.flatMap(({ id }) => view.generations(id)).map(({ name }) => name));
   const same = Map.groupBy(possible, ({ record }) => record.content);
   await mapConcurrently([...same.values()], concurrency, async (generations) => {

@@ -1,6 +1,6 @@
 /** Why a path is in a cache, for people and for programs. */
 import { lineOf } from "../cache/record.ts";
-import type { Holder, Way, Why } from "../inspect/why.ts";
+import { type Holder, isHeld, type Way, type Why } from "../inspect/why.ts";
 import { STORE_DIR } from "../nar/store-path.ts";
 import { formatCount } from "./format.ts";
 import { agoText, shown, sourceText, timeText } from "./generation.ts";
@@ -10,6 +10,9 @@ import { type Paint, painter, type Screen, sentence } from "./screen.ts";
 /** Generations of one source with one fate that are told one by one. */
 const MAX_HOLDERS = 3;
 
+const UNADOPTED =
+  "It is in the index of nixcache-oci that is here. No generation has adopted that yet: the first publish or gc does.";
+
 /** What is asked about, in words: the path or its hash. */
 export function subjectOf({ path }: Why, hash: string): string {
   return path ?? `${STORE_DIR}/${hash}-…`;
@@ -18,6 +21,8 @@ export function subjectOf({ path }: Why, hash: string): string {
 export function whyLines(why: Why, hash: string, screen: Screen | undefined, now: number): string[] {
   const paint = painter(screen);
   const subject = paint("bold", subjectOf(why, hash));
+  const foreign = why.unadopted ? sentence(UNADOPTED, "", screen) : [];
+  if (why.holders.length === 0 && why.unadopted) return [subject, ...foreign];
   if (why.holders.length === 0) {
     const known = why.unread.length > 0 ? "no generation that can be read" : "no generation";
     return [
@@ -28,6 +33,7 @@ export function whyLines(why: Why, hash: string, screen: Screen | undefined, now
   const lines = [...Map.groupBy(why.holders, ({ record }) => lineOf(record)).values()];
   return [
     `${subject} is in ${formatCount(why.holders.length, "generation")}`,
+    ...foreign,
     ...lines.flatMap((holders) => ["", ...holderLines(holders, screen, now)]),
   ];
 }
@@ -79,10 +85,10 @@ function goneSentences({ lastHolder, leftAt }: Why, now: number): string[] {
 }
 
 export function whyJson(cacheName: string, hash: string, why: Why): string {
-  const { path, holders, lastHolder, leftAt, unread } = why;
+  const { path, holders, lastHolder, leftAt, unadopted, unread } = why;
   const time = (ms: number | undefined) => (ms === undefined ? null : new Date(ms).toISOString());
   return resultJson({
-    ...{ cache: cacheName, path: path ?? null, hash, held: holders.length > 0 },
+    ...{ cache: cacheName, path: path ?? null, hash, held: isHeld(why) },
     generations: holders.map(({ name, record, ends, rule, reason, root }) => {
       const { source, branch, system, selection, time } = record;
       return {
@@ -94,6 +100,6 @@ export function whyJson(cacheName: string, hash: string, why: Why): string {
     lastHolder:
       lastHolder === undefined ? null : { generation: lastHolder.name, endedAt: time(lastHolder.endedAt) },
     leftIndexAt: time(leftAt),
-    unread,
+    ...{ unadopted, unread },
   });
 }

@@ -1,7 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { segmentTag } from "../../../src/cache/tags.ts";
 import { gcPolicy } from "../../../src/config.ts";
-import { explain, type Why } from "../../../src/inspect/why.ts";
+import { explain, isHeld, type Why } from "../../../src/inspect/why.ts";
+import { adoptV1 } from "../../../src/protocol/adopt.ts";
 import { endGenerations, sweep } from "../../../src/protocol/end.ts";
 import { fold } from "../../../src/protocol/fold.ts";
 import { refresh } from "../../../src/protocol/refresh.ts";
@@ -18,6 +19,7 @@ import {
 import { pathOf } from "../../support/publish.ts";
 import { choices } from "../../support/seed-choices.ts";
 import { indexLayer } from "../../support/segments.ts";
+import { pushV1, v1Path } from "../../support/v1-cache.ts";
 
 const explained = (context: TestParty, name: string): Promise<Why> =>
   explain(context, storeHash(name), gcPolicy({}));
@@ -117,6 +119,20 @@ describe("a path that is held", () => {
   });
 });
 
+test("a path in an index of nixcache-oci is held by that, until a generation adopts it", async () => {
+  using context = party(new MemoryStore());
+  await pushV1(context.store, [v1Path("old"), v1Path("other")]);
+  const before = await explained(context, "old");
+  expect(before).toMatchObject({ path: pathOf("old"), holders: [], unadopted: true, leftAt: undefined });
+  expect([isHeld(before), isHeld(await explained(context, "never"))]).toEqual([true, false]);
+  await commitNames(context, ["new"], MAIN_LINE);
+  expect((await explained(context, "new")).unadopted).toBe(false);
+  await adoptV1(context, []);
+  const after = await explained(context, "old");
+  expect(after).toMatchObject({ unadopted: false, holders: [{ record: { source: "nixcache-oci" } }] });
+  expect(isHeld(after)).toBe(true);
+});
+
 describe("a path that is held no more", () => {
   /** Two generations with the path, ended an hour apart, and a younger one without it. */
   async function ended(context: TestParty): Promise<{ first: string; second: string; endings: number[] }> {
@@ -144,7 +160,7 @@ describe("a path that is held no more", () => {
     store.tags.set(tag, store.tags.get(`seg-${first}`) as never);
     using other = party(store, context.host);
     expect(await explained(other, "gone")).toEqual({
-      ...{ path: pathOf("gone"), holders: [], leftAt: undefined, unread: [] },
+      ...{ path: pathOf("gone"), holders: [], leftAt: undefined, unadopted: false, unread: [] },
       lastHolder: { name: first, endedAt: Math.floor((endings[1] as number) / 1000) * 1000 },
     });
     store.blobs.delete(indexLayer(store, first));
@@ -159,7 +175,7 @@ describe("a path that is held no more", () => {
     context.host.time += 27 * HOUR;
     await sweep(context);
     expect(store.tagsOf("dead-")).toEqual([]);
-    const nothing = { path: undefined, holders: [], lastHolder: undefined, unread: [] };
+    const nothing = { path: undefined, holders: [], lastHolder: undefined, unadopted: false, unread: [] };
     expect(await explained(context, "gone")).toEqual({ ...nothing, leftAt: endings[1] });
     using other = party(store, context.host);
     expect(await explained(other, "gone")).toEqual({ ...nothing, leftAt: undefined });
@@ -172,7 +188,14 @@ describe("a path that is held no more", () => {
     using context = party(new MemoryStore());
     await commitNames(context, ["a"]);
     expect(await explained(context, "never")).toEqual({
-      ...{ path: undefined, holders: [], lastHolder: undefined, leftAt: undefined, unread: [] },
+      ...{
+        path: undefined,
+        holders: [],
+        lastHolder: undefined,
+        leftAt: undefined,
+        unadopted: false,
+        unread: [],
+      },
     });
     expect(baseName("never")).toStartWith(storeHash("never"));
   });

@@ -35,7 +35,7 @@ test("what strangers wrote is no command to GitHub Actions", () => {
   const difference = { before: side, after: side, added: [], removed: [], packages: [] };
   const holder = { ...generation, ends: true, rule: "age", reason: COMMAND } as const;
   const why: Why = {
-    ...{ path: undefined, lastHolder: undefined, leftAt: undefined, unread: [] },
+    ...{ path: undefined, lastHolder: undefined, leftAt: undefined, unadopted: false, unread: [] },
     holders: [{ ...holder, root: { output: COMMAND, chain: [] } }],
   };
   const item = { ...generation, before: undefined, added: undefined };
@@ -199,7 +199,10 @@ describe("diff", () => {
 
 describe("why", () => {
   const hash = storeHash("lib");
-  const none: Why = { path: undefined, holders: [], lastHolder: undefined, leftAt: undefined, unread: [] };
+  const none: Why = {
+    ...{ path: undefined, holders: [], lastHolder: undefined, leftAt: undefined },
+    ...{ unadopted: false, unread: [] },
+  };
   const holder = (day: number, more: Partial<Holder> = {}, of: Partial<PublishRecord> = {}): Holder => ({
     ...{
       name: name(day),
@@ -270,6 +273,18 @@ describe("why", () => {
     expect(text.includes("not known")).toBe(why.lastHolder === undefined && why.leftAt === undefined);
   });
 
+  test("one that an index of nixcache-oci has says so, beside generations too", () => {
+    const foreign = { ...none, path: pathOf("lib"), unadopted: true };
+    const note = "It is in the index of nixcache-oci that is here.";
+    expect(whyLines(foreign, hash, undefined, NOW)).toEqual([pathOf("lib"), expect.stringContaining(note)]);
+    const lines = whyLines({ ...foreign, holders: [holder(3)] }, hash, undefined, NOW);
+    expect(lines.slice(0, 2)).toEqual([
+      `${pathOf("lib")} is in 1 generation`,
+      expect.stringContaining(note) as unknown as string,
+    ]);
+    expect(JSON.parse(whyJson("c", hash, foreign))).toMatchObject({ held: true, unadopted: true });
+  });
+
   test("as JSON", () => {
     const held = JSON.parse(whyJson("c", hash, { ...none, path: pathOf("lib"), holders: [holder(3)] }));
     expect(held).toMatchObject({
@@ -291,7 +306,7 @@ describe("why", () => {
     });
     const lastHolder = { name: name(1), endedAt: NOW };
     expect(JSON.parse(whyJson("c", hash, { ...none, lastHolder, leftAt: NOW, unread: [name(2)] }))).toEqual({
-      ...{ cache: "c", path: null, hash, held: false, generations: [], unread: [name(2)] },
+      ...{ cache: "c", path: null, hash, held: false, generations: [], unadopted: false, unread: [name(2)] },
       lastHolder: { generation: name(1), endedAt: "2026-06-01T00:00:00.000Z" },
       leftIndexAt: "2026-06-01T00:00:00.000Z",
     });
