@@ -6,6 +6,7 @@ import { nixChecks } from "../setup/checks-nix.ts";
 import { serveChecks } from "../setup/checks-serve.ts";
 import { findingLines } from "../terminal/findings.ts";
 import { formatCount } from "../terminal/format.ts";
+import { resultJson } from "../terminal/result-json.ts";
 import { VERSION } from "../version.ts";
 import { CLIENT_ARGS, openFacts, wholeReference } from "./client-args.ts";
 import { cacheArgs, command } from "./command.ts";
@@ -39,7 +40,7 @@ export const doctor = command(
     context.signal.throwIfAborted();
     const count = findings.filter(({ state }) => state === "wrong").length;
     if (given.flag("json")) {
-      context.print(JSON.stringify({ cache: facts.cacheName, url: facts.url, ok: count === 0, findings }));
+      context.print(resultJson({ cache: facts.cacheName, url: facts.url, ok: count === 0, findings }));
     } else {
       for (const line of findingLines(findings)) context.print(line);
     }

@@ -18,6 +18,7 @@ import {
   refusalLines,
   sizeLine,
 } from "../terminal/gc-report.ts";
+import { resultJson } from "../terminal/result-json.ts";
 import { cacheArgs, command } from "./command.ts";
 
 export const gc = command(
@@ -86,7 +87,7 @@ export const gc = command(
           outputs: Object.keys(roots),
         }),
       );
-      context.print(JSON.stringify({ cache: name, dryRun, ...report, decisions }));
+      context.print(resultJson({ cache: name, dryRun, ...report, decisions }));
     }
     for (const line of [...decisionLines(report, dryRun), ...freedLines(report)]) log.info(line);
     for (const line of [...refusalLines(report), excessLine(report) ?? []].flat()) log.warn(line);

@@ -3,6 +3,7 @@ import { type Context, openCache, openUpstreams } from "../context.ts";
 import { EXIT_CODES } from "../errors.ts";
 import { parsePublicKey } from "../nar/signing-key.ts";
 import { formatBytes, formatCount } from "../terminal/format.ts";
+import { resultJson } from "../terminal/result-json.ts";
 import { describeKind, type Finding, isHarmful } from "../verify/finding.ts";
 import { type Repair, repair } from "../verify/repair.ts";
 import { type Verification, type VerifyContext, verify as verifyCache } from "../verify/verify.ts";
@@ -43,7 +44,7 @@ export const verify = command(
     if (given.flag("json")) {
       const { counts, findings } = verification;
       context.print(
-        JSON.stringify({ cache: cache.protocol.store.name, clean: isClean, ...counts, findings, repaired }),
+        resultJson({ cache: cache.protocol.store.name, clean: isClean, ...counts, findings, repaired }),
       );
     }
     report(verification, repaired, cache.protocol.store.name, context);
