@@ -12,8 +12,8 @@ import { messageOf, NixcacheError } from "../errors.ts";
 import { IndexReader } from "./index-reader.ts";
 import { IndexUpdate } from "./index-update.ts";
 
-/** Changes with the tables; a file of another version is thrown away. */
-const SCHEMA_VERSION = 4;
+/** Changes with the tables, and with what is kept of a record; a file of another version is thrown away. */
+const SCHEMA_VERSION = 5;
 
 const SCHEMA = `
 CREATE TABLE state (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;

@@ -42,9 +42,14 @@ export interface PublishRecord {
   readonly partial?: true;
   /** Digest of the index of nixcache-oci whose entries these are: readers look no more at that one. */
   readonly adopted?: Digest;
+  /** Of a pin: it lives for so many days from this generation on. Without it for ever. */
+  readonly keepDays?: number;
+  /** Of a pin: so many of its revisions live. Without it all do. */
+  readonly keepRevisions?: number;
 }
 
 const OPTIONAL = ["system", "selection", "branch", "revision", "run"] as const;
+const OPTIONAL_COUNTS = ["keepDays", "keepRevisions"] as const;
 
 export function encodeRecord(record: PublishRecord): JsonObject {
   return { ...record };
@@ -68,6 +73,13 @@ export function decodeRecord(value: unknown, where: string): PublishRecord {
   for (const field of OPTIONAL) {
     if (object[field] !== undefined) optional[field] = text(object, field, where);
   }
+  const counts: { -readonly [K in (typeof OPTIONAL_COUNTS)[number]]?: number } = {};
+  for (const field of OPTIONAL_COUNTS) {
+    const count = object[field];
+    if (count === undefined) continue;
+    if (!Number.isSafeInteger(count) || (count as number) < 1) throw wrong(where, field, count, "a count");
+    counts[field] = count as number;
+  }
   return {
     time: text(object, "time", where),
     tool: text(object, "tool", where),
@@ -77,6 +89,7 @@ export function decodeRecord(value: unknown, where: string): PublishRecord {
     content: parseDigest(object.content, where),
     entries: entries as number,
     ...optional,
+    ...counts,
     ...(object.partial === true && { partial: true as const }),
     ...(object.adopted !== undefined && { adopted: parseDigest(object.adopted, `${where}, "adopted"`) }),
   };
@@ -99,6 +112,8 @@ export const PIN_PREFIX = "pin:";
 
 /** Names a source and selection: of two generations with the same one, the newer succeeds the older. */
 export function lineOf(record: PublishRecord): string {
+  // A pin is a name for one thing, whatever it is about at the time.
+  if (record.source.startsWith(PIN_PREFIX)) return JSON.stringify([record.source]);
   return JSON.stringify([record.source, record.system ?? null, selection(record)]);
 }
 

@@ -9,8 +9,11 @@ import { init } from "./init.ts";
 import { keygen } from "./keygen.ts";
 import { list } from "./list.ts";
 import { man } from "./man.ts";
+import { pin } from "./pin.ts";
+import { pins } from "./pins.ts";
 import { publish } from "./publish.ts";
 import { serve } from "./serve.ts";
+import { unpin } from "./unpin.ts";
 import { use } from "./use.ts";
 import { verify } from "./verify.ts";
 import { why } from "./why.ts";
@@ -24,6 +27,9 @@ export const commands: Readonly<Record<string, Command>> = {
   why,
   verify,
   gc,
+  pin,
+  unpin,
+  pins,
   keygen,
   use,
   doctor,

@@ -5,7 +5,7 @@
 import type { CollectedBlobs } from "../oci/store.ts";
 import { type Adoption, adoptV1 } from "../protocol/adopt.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
-import { endGenerations, type Sweep, sweep } from "../protocol/end.ts";
+import { endGenerations, MIN_AGE_MS, type Sweep, sweep } from "../protocol/end.ts";
 import { refresh } from "../protocol/refresh.ts";
 import type { Upstream } from "../upstream/client.ts";
 import { readHoldings } from "./holdings.ts";
@@ -58,9 +58,13 @@ export async function collectGarbage(
   const sizes = measure(database.view, plan.decisions, holdings);
   if (dryRun) return { ...plan, sizes };
 
+  const ending = plan.decisions.filter(({ ends }) => ends);
+  const atLast = ending.filter(({ last }) => last).map(({ name }) => name);
   await endGenerations(
     context,
-    plan.decisions.filter(({ ends }) => ends).map(({ name }) => name),
+    ending.map(({ name }) => name),
+    MIN_AGE_MS,
+    new Set(atLast),
   );
   const { gone, waiting, refused } = await sweep(context);
   const collected = await store.collectBlobs?.({ signal });

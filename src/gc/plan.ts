@@ -2,14 +2,17 @@
  * Which generations are over. Pure: from publish records, tags and the clock alone, the same on every machine.
  *
  * A line is what succeeds itself: one source, system and selection (`sameLine`). What lives: the newest of each
- * line, everything younger than the retention, and pins. Bare paths have no newest: each stands for itself. What was
- * adopted from nixcache-oci is succeeded by whatever a repository publishes for good after it.
+ * line, everything younger than the retention, and pins (`pins.ts`). Bare paths have no newest: each stands for itself.
+ * What was adopted from nixcache-oci is succeeded by whatever a repository publishes for good after it.
  */
 import type { Generation } from "../cache/index-layer.ts";
-import { lineOf, PATHS_SOURCE, PIN_PREFIX, type PublishRecord, V1_SOURCE } from "../cache/record.ts";
+import { pinName, pinsOf } from "../cache/pin.ts";
+import { lineOf, PATHS_SOURCE, type PublishRecord, V1_SOURCE } from "../cache/record.ts";
 import { type GenerationName, generationId, generationTime, segmentTag } from "../cache/tags.ts";
 import { MIN_AGE_MS } from "../protocol/end.ts";
 import type { Holdings } from "./holdings.ts";
+import { judgePin } from "./pins.ts";
+import { days, ends, stays, staysForItsAge, type Verdict } from "./verdict.ts";
 
 export interface Policy {
   /** Younger generations live, whatever they are. */
@@ -24,24 +27,7 @@ export interface Policy {
   readonly maxBytes?: number | undefined;
 }
 
-/** The rule that decided. */
-export type Rule =
-  | "young"
-  | "pin"
-  | "newest"
-  | "last"
-  | "retention"
-  | "age"
-  | "partial"
-  | "drop-branch"
-  | "max-size";
-
-export interface Decision extends Generation {
-  readonly ends: boolean;
-  readonly rule: Rule;
-  /** Says of the generation why it ends or stays: "older than 30 days, and …". */
-  readonly reason: string;
-}
+export interface Decision extends Generation, Verdict {}
 
 export interface Plan {
   /** One for each generation, the oldest first. */
@@ -63,9 +49,14 @@ export function planGc(
   const oldestFirst = [...generations].sort((a, b) => (a.name < b.name ? -1 : 1));
   const judge = new Judge(policy, now);
   const places = placesInLines(oldestFirst, (record) => judge.replacesV1(record));
+  const pinned = new Map(
+    pinsOf(generations)
+      .values()
+      .flatMap((pin) => judgePin(pin, now)),
+  );
   const decisions = oldestFirst.map((generation): Decision => {
     const place = places.get(generation.name) as Place;
-    return { ...generation, ...judge.decide(generation, place) };
+    return { ...generation, ...(pinned.get(generation.name) ?? judge.decide(generation, place)) };
   });
   if (policy.maxBytes === undefined || holdings === undefined) return { decisions, excessBytes: 0 };
   return shrink(decisions, policy.maxBytes, holdings, (decision) =>
@@ -110,8 +101,6 @@ function placesInLines(
   return places;
 }
 
-type Verdict = Pick<Decision, "ends" | "rule" | "reason">;
-
 class Judge {
   readonly #policy: Policy;
   readonly #now: number;
@@ -129,9 +118,7 @@ class Judge {
     const { retentionMs, keepLast } = this.#policy;
     const { source, branch, partial } = record;
     const age = this.#now - generationTime(name);
-    if (age < MIN_AGE_MS) return stays("young", "younger than a day: somebody may still rely on it");
-    if (source.startsWith(PIN_PREFIX))
-      return stays("pin", `held by the pin ${source.slice(PIN_PREFIX.length)}`);
+    if (age < MIN_AGE_MS) return staysForItsAge();
     const dropped = this.#droppedBy(branch);
     if (dropped !== undefined)
       return ends("drop-branch", `--drop-branch ${dropped} names its branch ${branch}`);
@@ -154,8 +141,9 @@ class Judge {
   }
 
   /** Whether a generation is a repository's, whole, and of a branch whose newest lives for ever. */
-  replacesV1({ source, branch, partial }: PublishRecord): boolean {
-    const isOwn = source !== V1_SOURCE && source !== PATHS_SOURCE && !source.startsWith(PIN_PREFIX);
+  replacesV1(record: PublishRecord): boolean {
+    const { source, branch, partial } = record;
+    const isOwn = source !== V1_SOURCE && source !== PATHS_SOURCE && pinName(record) === undefined;
     return isOwn && !partial && this.#livesOn(branch) && this.#droppedBy(branch) === undefined;
   }
 
@@ -204,17 +192,4 @@ function shrink(
 function matcher(patterns: readonly string[]): (branch: string) => string | undefined {
   const globs = patterns.map((pattern) => ({ pattern, glob: new Bun.Glob(pattern) }));
   return (branch) => globs.find(({ glob }) => glob.match(branch))?.pattern;
-}
-
-function stays(rule: Rule, reason: string): Verdict {
-  return { ends: false, rule, reason };
-}
-
-function ends(rule: Rule, reason: string): Verdict {
-  return { ends: true, rule, reason };
-}
-
-function days(ms: number): string {
-  const count = ms / 86_400_000;
-  return count === 1 ? "a day" : `${count} days`;
 }

@@ -40,19 +40,25 @@ const HOLD_FOR_MS = 7 * 24 * HOUR_MS;
 /**
  * Ends generations, for ever: brings up a root without them, then tags each dead. Answers which ones ended.
  * @param minAgeMs younger ones are passed over. Less than a day only for a generation that is damaged anyway.
+ * @param last these are tagged once the others are: whoever is killed in between leaves them alive
  */
 export async function endGenerations(
   context: ProtocolContext,
   names: readonly GenerationName[],
   minAgeMs: number = MIN_AGE_MS,
+  last: ReadonlySet<GenerationName> = new Set(),
 ): Promise<GenerationName[]> {
   const { host, concurrency } = context;
   const over = names.filter((name) => host.now() - generationTime(name) >= minAgeMs);
   if (over.length === 0) return [];
   await keepAdopted(context, over);
   await fold(context, new Set(over));
-  const ended = await mapConcurrently(over, concurrency, (name) => markDead(context, name));
-  return over.filter((_, i) => ended[i]);
+  const ended: GenerationName[] = [];
+  for (const some of [over.filter((name) => !last.has(name)), over.filter((name) => last.has(name))]) {
+    const marked = await mapConcurrently(some, concurrency, (name) => markDead(context, name));
+    ended.push(...some.filter((_, i) => marked[i]));
+  }
+  return ended;
 }
 
 /** Once a generation is over, a tag says that what it adopted was adopted: else that would be read again. */

@@ -74,6 +74,8 @@ const AREAS: readonly Area[] = [
   { name: "gc", layer: 2, files: ["gc/*.ts"], mayImport: [...PURE, ...ADAPTERS, "protocol"] },
   // Why a path stays is what gc would decide.
   { name: "inspect", layer: 2, files: ["inspect/*.ts"], mayImport: [...PURE, ...ADAPTERS, "protocol", "gc"] },
+  { name: "pins", layer: 2, files: ["pins/*.ts"], mayImport: [...PURE, ...ADAPTERS, "protocol"] },
+  { name: "copy", layer: 2, files: ["copy/*.ts"], mayImport: [...PURE, ...ADAPTERS, "protocol"] },
 
   {
     name: "terminal",
@@ -91,6 +93,8 @@ const AREAS: readonly Area[] = [
       "verify",
       "gc",
       "inspect",
+      "pins",
+      "copy",
     ],
   },
   {
@@ -114,6 +118,8 @@ const AREAS: readonly Area[] = [
       "manual",
       "setup",
       "inspect",
+      "pins",
+      "copy",
       "terminal",
     ],
   },

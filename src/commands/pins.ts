@@ -1,0 +1,24 @@
+import { cacheReference } from "../config.ts";
+import { openCache } from "../context.ts";
+import { listPins } from "../pins/list.ts";
+import { refresh } from "../protocol/refresh.ts";
+import { pinLines } from "../terminal/pin-list.ts";
+import { cacheArgs, command } from "./command.ts";
+
+export const pins = command(
+  { name: "pins", description: "List the pins of a cache" },
+  {
+    cache: cacheArgs("").cache,
+    json: { type: "boolean", description: "Print them as JSON" },
+  },
+  async (given, context) => {
+    const { env, host, log } = context;
+    using cache = openCache(cacheReference(given.text("cache"), env), "read", context);
+    const { store, database } = cache.protocol;
+    await refresh(cache.protocol, { list: true });
+    const listed = listPins(database.view, host.now());
+    if (given.flag("json")) context.print(JSON.stringify({ cache: store.name, pins: listed }));
+    else if (listed.length === 0) log.info(`${store.name} has no pins`);
+    else context.print(pinLines(listed).join("\n"));
+  },
+);
