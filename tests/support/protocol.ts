@@ -83,6 +83,11 @@ export function baseName(name: string): string {
   return `${storeHash(name)}-${name}`;
 }
 
+/** The path made of its name. */
+export function testPath(name: string): string {
+  return `/nix/store/${baseName(name)}`;
+}
+
 export interface TestEntryOptions {
   readonly added?: number;
   readonly sigs?: string[];
@@ -100,7 +105,7 @@ export function testEntry(name: string, options: TestEntryOptions = {}) {
   const fileHash = encodeBase32(new Bun.CryptoHasher("sha256").update(content).digest());
   const line = encodeEntry({
     info: {
-      storePath: `/nix/store/${baseName(name)}`,
+      storePath: testPath(name),
       url: `nar/${fileHash}.nar.zst`,
       compression: "zstd",
       fileHash: `sha256:${fileHash}`,
@@ -139,13 +144,21 @@ export function commitNames(context: TestParty, names: readonly string[], more: 
 }
 
 /** As `commitNames`, with options for each. */
-export async function commitPaths(
+export function commitPaths(
   context: TestParty,
   paths: Readonly<Record<string, TestEntryOptions>>,
   more: Partial<PublishRecord> = {},
 ) {
-  const writer = new GenerationWriter(context, {});
   const entries = Object.entries(paths).map(([name, options]) => testEntry(name, options));
+  return commitEntries(context, entries, more);
+}
+
+export async function commitEntries(
+  context: TestParty,
+  entries: readonly ReturnType<typeof testEntry>[],
+  more: Partial<PublishRecord> = {},
+) {
+  const writer = new GenerationWriter(context, {});
   for (const { blob } of entries) {
     if ((await context.store.statBlob(blob.digest)) === undefined) await context.store.writeBlob(blob);
     await writer.uploaded(blob);

@@ -21,6 +21,8 @@ test("a record survives its own writing, with every field", () => {
     revision: "abc",
     run: "https://github.com/o/r/actions/runs/1",
     partial: true,
+    keepDays: 30,
+    keepRevisions: 2,
   };
   for (const record of [RECORD, full]) {
     expect(decodeRecord(JSON.parse(JSON.stringify(encodeRecord(record))), "here")).toEqual(record);
@@ -44,6 +46,11 @@ describe("a record of another version", () => {
   });
 });
 
+test.each(["keepDays", "keepRevisions"])("%s, if any, is a count", (field) => {
+  for (const value of [0, -1, 1.5, "1", null, 2 ** 60])
+    expect(() => decodeRecord({ ...RECORD, [field]: value }, "here")).toThrow(`here: got "${field}"`);
+});
+
 describe("generations of one line", () => {
   const other = { b: "/nix/store/1123456789abcdfghijklmnpqrsvwxyz-b" };
   test.each<[string, Partial<PublishRecord>, Partial<PublishRecord>, boolean]>([
@@ -58,6 +65,8 @@ describe("generations of one line", () => {
       true,
     ],
     ["are of one selection", { selection: "s" }, { selection: "t" }, false],
+    ["of a pin are all those of its name", { source: "pin:a" }, { source: "pin:a", roots: other }, true],
+    ["are of one pin", { source: "pin:a" }, { source: "pin:b" }, false],
     ["may be partial", { selection: "s" }, { selection: "s", partial: true }, true],
   ])("%s", (_, a, b, expected) => {
     expect(sameLine({ ...RECORD, ...a }, { ...RECORD, ...b })).toBe(expected);

@@ -160,6 +160,146 @@ describe("what lives", () => {
   });
 });
 
+describe("pins", () => {
+  const UNPIN = { source: "pin:a", roots: {}, entries: 0 };
+  /** A revision of the pin `a`, of the path that is named. */
+  const revision = (days: number, path: string, terms: Partial<PublishRecord> = { keepRevisions: 1 }) =>
+    generation(days, { source: "pin:a", selection: undefined as never, roots: { [path]: path }, ...terms });
+
+  test.each<[string, Generation[], Partial<Policy>, string[]]>([
+    [
+      "live for ever, whatever the policy",
+      [revision(4000, "x")],
+      { dropBranches: ["**"], maxBytes: 0 },
+      ["pin"],
+    ],
+    [
+      "keep their newest revision",
+      [revision(50, "x"), revision(40, "y"), revision(2, "z")],
+      {},
+      ["pin-revision!", "pin-revision!", "pin"],
+    ],
+    [
+      "keep as many revisions as the newest says",
+      [
+        revision(60, "w", { keepRevisions: 9 }),
+        revision(50, "x", { keepRevisions: 1 }),
+        revision(40, "y"),
+        revision(2, "z", { keepRevisions: 3 }),
+      ],
+      {},
+      ["pin-revision!", "pin", "pin", "pin"],
+    ],
+    [
+      "keep all of them where nothing says how many",
+      [revision(50, "x", {}), revision(45, "x", {}), revision(40, "y"), revision(2, "z", {})],
+      {},
+      ["pin", "pin", "pin", "pin"],
+    ],
+    [
+      "count the same pinned again once",
+      [
+        revision(70, "v", { keepRevisions: 2 }),
+        revision(60, "x"),
+        revision(50, "x"),
+        revision(40, "y"),
+        revision(2, "y", { keepRevisions: 2 }),
+      ],
+      {},
+      ["pin-revision!", "pin-revision!", "pin", "pin-revision!", "pin"],
+    ],
+    [
+      "keep for its age what is younger than a day",
+      [revision(0.9, "x"), revision(0.8, "y"), revision(0.1, "z")],
+      {},
+      ["young", "young", "young"],
+    ],
+    [
+      "end with their days, counted from the newest revision",
+      [revision(50, "x", { keepRevisions: 9 }), revision(7.01, "y", { keepRevisions: 9, keepDays: 7 })],
+      {},
+      ["pin-days!", "pin-days!"],
+    ],
+    [
+      "live until their days are over",
+      [revision(50, "x", { keepDays: 1 }), revision(6.99, "y", { keepRevisions: 9, keepDays: 7 })],
+      {},
+      ["pin", "pin"],
+    ],
+    [
+      "end when they were unpinned, with what said so",
+      [revision(50, "x"), revision(3, "y"), generation(2, UNPIN)],
+      {},
+      ["unpinned!", "unpinned!", "unpinned!"],
+    ],
+    [
+      "end as far as they are old enough, and what said so stays until then",
+      [revision(50, "x"), revision(0.9, "y"), generation(0.8, UNPIN)],
+      {},
+      ["unpinned!", "young", "young"],
+    ],
+    [
+      "begin anew when they are pinned again",
+      [revision(50, "x"), generation(40, UNPIN), revision(30, "x"), generation(20, UNPIN), revision(10, "x")],
+      { maxBytes: 0 },
+      ["unpinned!", "unpinned!", "unpinned!", "unpinned!", "pin"],
+    ],
+    [
+      "are each for themselves",
+      [
+        revision(50, "x"),
+        generation(40, { ...UNPIN, source: "pin:b" }),
+        revision(60, "y", { source: "pin:b" }),
+      ],
+      {},
+      ["pin", "unpinned!", "unpinned!"],
+    ],
+    [
+      "of an absurd length have an end all the same",
+      [revision(50, "x", { keepDays: Number.MAX_SAFE_INTEGER, keepRevisions: 1 })],
+      {},
+      ["pin"],
+    ],
+  ])("%s", (_, generations, policy, expected) => {
+    expect(rules(generations, policy, new Holdings())).toEqual(expected);
+  });
+
+  test("end last by the one that says that the others are over", () => {
+    const lasts = (generations: readonly Generation[]) =>
+      planGc(generations, POLICY, NOW).decisions.map(({ last }) => last === true);
+    const terms = { keepDays: 2, keepRevisions: 9 };
+    expect(lasts([revision(50, "x"), revision(40, "y", terms)])).toEqual([false, true]);
+    expect(lasts([revision(50, "x"), generation(45, UNPIN), generation(40, UNPIN)])).toEqual([
+      false,
+      false,
+      true,
+    ]);
+    expect(lasts([generation(50, UNPIN), revision(40, "y")])).toEqual([true, false]);
+    expect(lasts([generation(40), generation(40)])).toEqual([false, false]);
+  });
+
+  test("say why", () => {
+    const reasons = (generations: readonly Generation[]) =>
+      planGc(generations, POLICY, NOW).decisions.map(({ reason }) => reason);
+    const unpin = generation(2, UNPIN);
+    expect(reasons([revision(9, "x"), unpin])).toEqual([
+      `seg-${unpin.name} ended the pin a`,
+      "all that it had to say is that the pin a is over",
+    ]);
+    expect(reasons([revision(7, "x"), revision(3, "y", { keepDays: 2, keepRevisions: 2 })])).toEqual([
+      "the pin a was for 2 days, until 2026-05-31T12:00:00.000Z",
+      "the pin a was for 2 days, until 2026-05-31T12:00:00.000Z",
+    ]);
+    const same = revision(2, "y", { keepDays: 4, keepRevisions: 2 });
+    expect(reasons([revision(7, "w"), revision(6, "x"), revision(3, "y"), same])).toEqual([
+      "the pin a keeps its last 2 revisions",
+      "held by the pin a, one of its last 2 revisions",
+      `seg-${same.name} is of the pin a too, and holds the same`,
+      "held by the pin a until 2026-06-03T12:00:00.000Z",
+    ]);
+  });
+});
+
 describe("--max-size", () => {
   /** Each holds 10 bytes of its own, and 100 that it shares with all. */
   const holding = (generations: readonly Generation[]): Holdings => {
@@ -213,11 +353,18 @@ describe("for any generations and policy", () => {
     system: fc.constantFrom("x86_64-linux", "aarch64-linux"),
     source: fc.constantFrom("branch", "branch", "branch", "paths", "pin:p"),
     partial: fc.constantFrom(false, false, true),
+    keepDays: fc.constantFrom(undefined, undefined, 1, 5, 40),
+    keepRevisions: fc.constantFrom(undefined, 1, 2, 3),
+    path: fc.constantFrom("a", "b", "c"),
+    entries: fc.constantFrom(1, 1, 1, 0),
   });
   const generations = fc.array(record, { maxLength: 30 }).map((some) =>
-    some.map(({ days, branch, system, source, partial }) =>
+    some.map(({ days, branch, system, source, partial, keepDays, keepRevisions, path, entries }) =>
       generation(days, {
         ...(source === "branch" ? onBranch(branch) : { source }),
+        ...(source === "pin:p" && { roots: { [path]: path }, entries }),
+        ...(source === "pin:p" && keepDays !== undefined && { keepDays }),
+        ...(source === "pin:p" && keepRevisions !== undefined && { keepRevisions }),
         system,
         ...(partial && { partial: true as const }),
       }),
@@ -241,7 +388,7 @@ describe("for any generations and policy", () => {
   const ended = (some: readonly Generation[], policy: Policy, holdings?: Holdings): Set<string> =>
     new Set(planGc(some, policy, NOW, holdings).decisions.flatMap(({ name, ends }) => (ends ? [name] : [])));
 
-  test("never ends the newest of a line on a kept branch, a pin, or one younger than a day", () => {
+  test("never ends the newest of a line on a kept branch, of a pin in its days, or one younger than a day", () => {
     fc.assert(
       fc.property(generations, policies, (some, policy) => {
         const over = ended(some, policy, held(some));
@@ -254,12 +401,20 @@ describe("for any generations and policy", () => {
             policy.keepBranches.length === 0
               ? !policy.dropBranches.includes(branch)
               : policy.keepBranches.some((pattern) => new Bun.Glob(pattern).match(branch));
-          if (source !== "paths" && isKept) expect(over).not.toContain((newest as Generation).name);
+          if (source !== "paths" && source !== "pin:p" && isKept)
+            expect(over).not.toContain((newest as Generation).name);
         }
-        for (const { name, record } of some) {
+        for (const { name } of some) {
           const isYoung = name > generationName(NOW - DAY, "f".repeat(16));
-          if (isYoung || record.source.startsWith("pin:")) expect(over).not.toContain(name);
+          if (isYoung) expect(over).not.toContain(name);
         }
+        const [newest] = some
+          .filter(({ record }) => record.source === "pin:p")
+          .toSorted((a, b) => (a.name < b.name ? 1 : -1));
+        if (newest === undefined || newest.record.entries === 0) return;
+        const { keepDays = 1000 } = newest.record;
+        if (newest.name > generationName(NOW - keepDays * DAY, "f".repeat(16)))
+          expect(over).not.toContain(newest.name);
       }),
       propertyParameters(),
     );
