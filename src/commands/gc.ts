@@ -11,6 +11,7 @@ import { collectGarbage } from "../gc/gc.ts";
 import { adoptionLine } from "../terminal/adoption.ts";
 import { formatCount } from "../terminal/format.ts";
 import {
+  currentLines,
   decisionLines,
   excessLine,
   freedLines,
@@ -20,6 +21,7 @@ import {
 } from "../terminal/gc-report.ts";
 import { resultJson } from "../terminal/result-json.ts";
 import { cacheArgs, command } from "./command.ts";
+import { CURRENT_ARGS, readCurrent } from "./gc-current.ts";
 
 export const gc = command(
   { name: "gc", description: "End what nobody needs any more, and free it at the registry" },
@@ -50,6 +52,7 @@ export const gc = command(
       valueHint: "SIZE",
       description: "End the oldest until the rest has at most this size",
     },
+    ...CURRENT_ARGS,
     "dry-run": { type: "boolean", description: "Say what would end, and change nothing" },
     json: { type: "boolean", description: "Print the report as JSON" },
   },
@@ -64,10 +67,12 @@ export const gc = command(
       maxSize: given.text("max-size"),
     });
     const reference = cacheReference(given.text("cache"), env);
+    const current = await readCurrent(given, context);
     using cache = openCache(reference, dryRun ? "read" : "write", context);
     const report = await collectGarbage(deletingAt(reference, cache.protocol, context), policy, {
       dryRun,
       upstreams: openUpstreams(upstreamUrls(undefined, env), env),
+      current,
     });
     const { name } = cache.protocol.store;
     if (report.adopted) log.success(adoptionLine(report.adopted, name));
@@ -89,7 +94,8 @@ export const gc = command(
       );
       context.print(resultJson({ cache: name, dryRun, ...report, decisions }));
     }
-    for (const line of [...decisionLines(report, dryRun), ...freedLines(report)]) log.info(line);
+    const told = [...currentLines(report, dryRun), ...decisionLines(report, dryRun), ...freedLines(report)];
+    for (const line of told) log.info(line);
     for (const line of [...refusalLines(report), excessLine(report) ?? []].flat()) log.warn(line);
     const ended = report.decisions.filter(({ ends }) => ends).length;
     log.success(

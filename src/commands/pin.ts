@@ -4,6 +4,7 @@ import { locateStore } from "../nix/location.ts";
 import { resolveToStorePath } from "../nix/resolve.ts";
 import { checkPinName, pin as pinPath } from "../pins/pin.ts";
 import { formatCount } from "../terminal/format.ts";
+import { resultJson } from "../terminal/result-json.ts";
 import { TOOL } from "../version.ts";
 import { cacheArgs, command, usageError } from "./command.ts";
 
@@ -54,7 +55,7 @@ export const pin = command(
     const pinned = await pinPath(cache.protocol, name, wanted, terms, { tool: TOOL, resolveLink });
     const { generation, storePath, paths, elsewhere } = pinned;
     const cacheName = cache.protocol.store.name;
-    if (given.flag("json")) context.print(JSON.stringify({ cache: cacheName, name, ...terms, ...pinned }));
+    if (given.flag("json")) context.print(resultJson({ cache: cacheName, name, ...terms, ...pinned }));
     const others = elsewhere > 0 ? `, ${formatCount(elsewhere, "reference")} of it upstream` : "";
     const amount = `${storePath} (${formatCount(paths, "path")}${others})`;
     if (generation === null) log.success(`${cacheName}: ${name} is pinned to ${amount} already`);

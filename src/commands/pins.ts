@@ -3,6 +3,7 @@ import { openCache } from "../context.ts";
 import { listPins } from "../pins/list.ts";
 import { refresh } from "../protocol/refresh.ts";
 import { pinLines } from "../terminal/pin-list.ts";
+import { resultJson } from "../terminal/result-json.ts";
 import { cacheArgs, command } from "./command.ts";
 
 export const pins = command(
@@ -17,7 +18,7 @@ export const pins = command(
     const { store, database } = cache.protocol;
     await refresh(cache.protocol, { list: true });
     const listed = listPins(database.view, host.now());
-    if (given.flag("json")) context.print(JSON.stringify({ cache: store.name, pins: listed }));
+    if (given.flag("json")) context.print(resultJson({ cache: store.name, pins: listed }));
     else if (listed.length === 0) log.info(`${store.name} has no pins`);
     else context.print(pinLines(listed).join("\n"));
   },

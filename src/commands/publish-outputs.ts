@@ -3,13 +3,13 @@ import { type BuildOptions, type BuildResult, build, type TargetResult } from ".
 import { type Discovery, discover, type Target } from "../build/discover.ts";
 import { type OutputRow, outputRows } from "../build/report.ts";
 import { describeRequests, joinDiscoveries, localFolder } from "../build/request.ts";
+import { boundedRoots, rootsOf } from "../cache/roots.ts";
 import { outputsOrigin, spoolDirectory } from "../config.ts";
 import { type Context, openCache } from "../context.ts";
 import { publicKeyOf } from "../nar/signing-key.ts";
 import { hold } from "../nix/gc-roots.ts";
 import { validPaths } from "../nix/valid.ts";
 import { type PublishContext, type PublishResult, publish } from "../publish/publish.ts";
-import { boundedRoots, rootsOf } from "../publish/roots.ts";
 import { readCheckout } from "../system/git.ts";
 import { type BuildLines, groupedLines, plainLines, terminalLines } from "../terminal/build-lines.ts";
 import { TOOL } from "../version.ts";
@@ -83,17 +83,17 @@ export async function publishOutputs(
   return await publishBuilt(built, setup.publish(cache.protocol));
 }
 
-function openLines({ step, terminal, host }: Context): BuildLines {
+export function openLines({ step, terminal, host }: Context): BuildLines {
   if (step) return groupedLines(step);
   return terminal ? terminalLines(process.stderr, host.now) : plainLines(process.stderr);
 }
 
-async function discoverAll(
-  { requests }: WantedOutputs,
-  { store, storeRoot }: PublishSetup,
+export async function discoverAll(
+  { requests }: Pick<WantedOutputs, "requests">,
+  { store, storeRoot }: Pick<PublishSetup, "store" | "storeRoot">,
   { env, signal, log }: Context,
   cwd: string,
-  lines: BuildLines,
+  lines: Pick<BuildLines, "line">,
 ): Promise<Discovery> {
   const found: (readonly [WantedOutputs["requests"][number], Discovery])[] = [];
   for (const request of requests) {
@@ -112,7 +112,11 @@ async function discoverAll(
 }
 
 /** What the publish record says, but for the roots. */
-async function originOf({ requests, names }: WantedOutputs, { env }: Context, cwd: string) {
+export async function originOf(
+  { requests, names }: Pick<WantedOutputs, "requests" | "names">,
+  { env }: Pick<Context, "env">,
+  cwd: string,
+) {
   const folders = requests.map(({ source }) => localFolder(source, cwd));
   // What is mixed out of several places is no generation of one of them.
   const folder = folders.length === 1 && names.length === 0 ? folders[0] : undefined;
@@ -154,7 +158,10 @@ function warnUntrusted(found: string, { log }: Context): void {
 }
 
 /** The attribute stands for its first output, `out` where it has one; others have theirs behind `^`. */
-function rootsOfTarget({ target, paths }: TargetResult): (readonly [string, string])[] {
+export function rootsOfTarget({
+  target,
+  paths,
+}: Pick<TargetResult, "target" | "paths">): (readonly [string, string])[] {
   const name = target.attribute || target.name;
   const first = "out" in target.outputs ? "out" : Object.keys(target.outputs)[0];
   return Object.entries(target.outputs)

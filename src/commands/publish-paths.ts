@@ -1,11 +1,12 @@
 /** Publishes store paths that are there. */
+
+import { rootsOf } from "../cache/roots.ts";
 import { mapConcurrently } from "../concurrency.ts";
 import { publishOrigin } from "../config.ts";
 import { type Context, openCache } from "../context.ts";
 import type { NixStore } from "../nix/store.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
 import { type PublishResult, publish } from "../publish/publish.ts";
-import { rootsOf } from "../publish/roots.ts";
 import { TOOL } from "../version.ts";
 import { nixSystem, type PublishSetup } from "./publish-setup.ts";
 

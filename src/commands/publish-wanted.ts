@@ -128,7 +128,7 @@ function defaultRequest(given: Arguments, cwd: string): OutputsRequest[] {
   return flake === undefined ? [] : [flakeRequest(given, flake)];
 }
 
-function flakeRequest(given: Arguments, flake: string): OutputsRequest {
+export function flakeRequest(given: Arguments, flake: string): OutputsRequest {
   const names = given.texts("outputs")?.flatMap((text) => text.split(/\s+/).filter((name) => name !== ""));
   return { source: { flake }, ...patterns(given), ...outputs(names) };
 }

@@ -2,6 +2,7 @@ import { cacheReference } from "../config.ts";
 import { openCache } from "../context.ts";
 import { unpin as unpinName } from "../pins/unpin.ts";
 import { formatCount } from "../terminal/format.ts";
+import { resultJson } from "../terminal/result-json.ts";
 import { TOOL } from "../version.ts";
 import { cacheArgs, command, usageError } from "./command.ts";
 
@@ -20,7 +21,7 @@ export const unpin = command(
     const unpinned = await unpinName(cache.protocol, name, TOOL);
     const { ended, waiting } = unpinned;
     const cacheName = cache.protocol.store.name;
-    if (given.flag("json")) context.print(JSON.stringify({ cache: cacheName, name, ...unpinned }));
+    if (given.flag("json")) context.print(resultJson({ cache: cacheName, name, ...unpinned }));
     const rest = waiting.length > 0 ? "; what is younger than a day ends with a later gc" : "";
     log.success(`${cacheName}: unpinned ${name}, ended ${formatCount(ended.length, "generation")}${rest}`);
   },

@@ -2,12 +2,16 @@
  * Collecting garbage: decides which generations are over, ends them, and frees what ended more than a day ago
  * (STORAGE-PROTOCOL, "gc"). Needs no Nix, builds nothing, and works from any machine.
  */
+import type { Generation } from "../cache/index-layer.ts";
+import { blobsOf } from "../cache/manifests.ts";
+import { type GenerationName, generationId } from "../cache/tags.ts";
 import type { CollectedBlobs } from "../oci/store.ts";
 import { type Adoption, adoptV1 } from "../protocol/adopt.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
 import { endGenerations, MIN_AGE_MS, type Sweep, sweep } from "../protocol/end.ts";
 import { refresh } from "../protocol/refresh.ts";
 import type { Upstream } from "../upstream/client.ts";
+import { type Current, type CurrentOutputs, commitCurrent, currentGeneration } from "./current.ts";
 import { readHoldings } from "./holdings.ts";
 import { type Decision, type Policy, planGc } from "./plan.ts";
 import { measure, type Sizes } from "./sizes.ts";
@@ -22,6 +26,19 @@ export interface GcReport {
   readonly adopted?: Adoption;
   /** What was freed. Undefined in a dry run. */
   readonly freed?: Freed;
+  /** What became of the current outputs that were to be taken as the newest generation. */
+  readonly current?: CurrentReport;
+}
+
+export interface CurrentReport {
+  /** In a dry run under the name that it has in the decisions. Null when none was made. */
+  readonly generation: GenerationName | null;
+  /** Whether the newest generation of its line says the same already. */
+  readonly unchanged: boolean;
+  /** Of outputs. */
+  readonly count: number;
+  /** Outputs that are not in the cache. */
+  readonly lacking: Current["lacking"];
 }
 
 export interface Freed {
@@ -36,27 +53,49 @@ export interface Freed {
   readonly collected?: CollectedBlobs;
 }
 
-/**
- * @param options.dryRun changes nothing
- * @param options.upstreams asked for what a cache of nixcache-oci lacks, when it is adopted
- * @throws when the cache cannot be read or written
- */
+export interface GcOptions {
+  /** Changes nothing. */
+  readonly dryRun?: boolean;
+  /** Asked for what a cache of nixcache-oci lacks, when it is adopted. */
+  readonly upstreams?: readonly Upstream[];
+  /** Outputs that count as the newest generation of their line, as far as the cache has them. */
+  readonly current?: CurrentOutputs | undefined;
+}
+
+/** @throws when the cache cannot be read or written */
 export async function collectGarbage(
   context: ProtocolContext,
   policy: Policy,
-  { dryRun = false, upstreams = [] }: { dryRun?: boolean; upstreams?: readonly Upstream[] } = {},
+  { dryRun = false, upstreams = [], current: outputs }: GcOptions = {},
 ): Promise<GcReport> {
   const { store, host, database, signal } = context;
   await refresh(context, { list: true });
   // First: what nothing names yet would be removed.
   const adopted = dryRun ? undefined : await adoptV1(context, upstreams);
+  const current = outputs && currentGeneration(database.view, outputs, host);
+  const proposed = dryRun && !current?.isUnchanged ? current?.generation : undefined;
+  const committed = current && !dryRun && (await commitCurrent(context, current, outputs.repository));
+  const added = committed || proposed;
   const tags = await store.listTags({ signal });
   const holdings = await readHoldings(context, tags);
-  const generations = database.view.generations();
+  if (added && current) holdings.add(generationId(added.name), blobsOf(current.lines));
+  const generations = withGeneration(database.view.generations(), added);
   const plan = planGc(generations, policy, host.now(), holdings);
   // Before anything changes: afterwards the index no longer has what ended.
   const sizes = measure(database.view, plan.decisions, holdings);
-  if (dryRun) return { ...plan, sizes };
+  const report: GcReport = {
+    ...plan,
+    sizes,
+    ...(current && {
+      current: {
+        generation: added?.name ?? null,
+        unchanged: current.isUnchanged,
+        count: outputs.outputs.length,
+        lacking: current.lacking,
+      },
+    }),
+  };
+  if (dryRun) return report;
 
   const ending = plan.decisions.filter(({ ends }) => ends);
   const atLast = ending.filter(({ last }) => last).map(({ name }) => name);
@@ -70,8 +109,7 @@ export async function collectGarbage(
   const collected = await store.collectBlobs?.({ signal });
   const left = new Set(holdings.owners).difference(new Set(gone));
   return {
-    ...plan,
-    sizes,
+    ...report,
     ...(adopted && { adopted }),
     freed: {
       gone: gone.length,
@@ -81,4 +119,10 @@ export async function collectGarbage(
       ...(collected && { collected }),
     },
   };
+}
+
+/** The list may not show yet what was committed a moment ago. */
+function withGeneration(generations: Generation[], added: Generation | undefined): Generation[] {
+  const isKnown = added === undefined || generations.some(({ name }) => name === added.name);
+  return isKnown ? generations : [...generations, added];
 }

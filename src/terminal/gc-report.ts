@@ -1,10 +1,33 @@
 /** What a collection has decided and done, for people: lines for a terminal, and Markdown for GitHub Actions. */
+import { printable } from "../errors.ts";
 import type { GcReport } from "../gc/gc.ts";
 import type { Decision } from "../gc/plan.ts";
 import { formatBytes, formatCount } from "./format.ts";
 
 /** Rows of one table in a summary. */
 const MAX_ROWS = 100;
+
+/** What became of the current outputs of a flake. Names come from strangers. */
+export function currentLines({ current }: GcReport, dryRun: boolean): string[] {
+  if (current === undefined) return [];
+  const { generation, unchanged, count, lacking } = current;
+  const outputs = `${formatCount(count - lacking.length, "output")} of ${count}`;
+  const what =
+    generation === null
+      ? unchanged
+        ? `the newest generation has the current outputs already: ${outputs}`
+        : "the cache has none of the current outputs, so no generation was made of them"
+      : `${dryRun ? "would record" : "recorded"} the current outputs as ${generation}: ${outputs}`;
+  const partial =
+    lacking.length > 0 && generation !== null
+      ? ["some are not in the cache, so it ends nothing that was published before"]
+      : [];
+  const absent = lacking
+    .slice(0, MAX_ROWS)
+    .map(({ output, path }) => printable(`not in the cache: ${output} (${path})`));
+  if (lacking.length > MAX_ROWS) absent.push(`… and ${lacking.length - MAX_ROWS} more`);
+  return [...absent, what, ...partial];
+}
 
 /** One line for each generation that ends, and one for each reason why others stay. */
 export function decisionLines({ decisions }: GcReport, dryRun: boolean): string[] {
@@ -65,7 +88,7 @@ export function gcSummary(report: GcReport, cacheName: string, dryRun: boolean):
   const ending = decisions.filter(({ ends }) => ends);
   const excess = excessLine(report);
   const notes = [
-    ...freedLines(report).map((line) => `- ${escapeCell(line)}`),
+    ...[...currentLines(report, dryRun), ...freedLines(report)].map((line) => `- ${escapeCell(line)}`),
     ...[...refusalLines(report), ...(excess === undefined ? [] : [excess])].map(
       (line) => `- ⚠️ ${escapeCell(line)}`,
     ),

@@ -1,5 +1,6 @@
 /** Publishes store paths by name, while others are built and some may be deleted. */
 
+import { rootsOf } from "../cache/roots.ts";
 import type { NixStore } from "../nix/store.ts";
 import { type ValidOptions, validPaths } from "../nix/valid.ts";
 import {
@@ -9,7 +10,6 @@ import {
   type PublishResult,
   publish,
 } from "../publish/publish.ts";
-import { rootsOf } from "../publish/roots.ts";
 
 export interface PathsContext {
   readonly store: NixStore;

@@ -45,7 +45,7 @@ const AREAS: readonly Area[] = [
     name: "watch",
     layer: 2,
     files: ["watch/*.ts"],
-    mayImport: ["base", "nar", "nix", "upstream", "publish"],
+    mayImport: ["base", "nar", "cache", "nix", "upstream", "publish"],
   },
   // What runs in the browser knows nothing of the server; the server knows the types of what it asks for.
   { name: "browser", layer: 2, files: ["serve/page/client/*.ts"], mayImport: [] },

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { entryOf } from "../../../src/cache/entry.ts";
+import { rootsOf } from "../../../src/cache/roots.ts";
 import { NixcacheError } from "../../../src/errors.ts";
 import { signNarInfo, verifyNarInfo } from "../../../src/nar/signature.ts";
 import { generateSecretKey, publicKeyOf } from "../../../src/nar/signing-key.ts";
@@ -8,7 +9,6 @@ import type { Digest } from "../../../src/oci/digest.ts";
 import { refresh } from "../../../src/protocol/refresh.ts";
 import { Compressor } from "../../../src/publish/nar-file.ts";
 import { type PublishContext, publish } from "../../../src/publish/publish.ts";
-import { rootsOf } from "../../../src/publish/roots.ts";
 import { readNar } from "../../../src/serve/nar.ts";
 import { silentProgress } from "../../../src/terminal/progress.ts";
 import type { Upstream } from "../../../src/upstream/client.ts";

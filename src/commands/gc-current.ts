@@ -1,0 +1,47 @@
+/** The outputs of a flake as they are now, evaluated and not built, for gc to take as the newest generation. */
+import { flakeReference } from "../build/request.ts";
+import type { Context } from "../context.ts";
+import type { CurrentOutputs } from "../gc/current.ts";
+import { openNixStore } from "../nix/store.ts";
+import { type Arguments, usageError } from "./command.ts";
+import { discoverAll, openLines, originOf, rootsOfTarget } from "./publish-outputs.ts";
+import { flakeRequest, WANTED_ARGS } from "./publish-wanted.ts";
+
+export const CURRENT_ARGS = {
+  "roots-from": {
+    type: "string",
+    valueHint: "DIR",
+    description:
+      "Take the outputs of this flake as they are now for the newest generation; needs Nix, builds nothing",
+  },
+  outputs: {
+    ...WANTED_ARGS.outputs,
+    description: "Of that flake these outputs, with spaces between them: as they are published",
+  },
+  include: WANTED_ARGS.include,
+  exclude: WANTED_ARGS.exclude,
+} as const;
+
+/** @throws `usage`; `nix-store` when the flake cannot be evaluated */
+export async function readCurrent(given: Arguments, context: Context): Promise<CurrentOutputs | undefined> {
+  const flake = given.text("roots-from");
+  if (flake === undefined) {
+    const own = ["outputs", "include", "exclude"].find((name) => given.texts(name) !== undefined);
+    if (own !== undefined) throw usageError(`--${own} is for the flake that --roots-from names`);
+    return undefined;
+  }
+  const cwd = process.cwd();
+  const wanted = { requests: [flakeRequest(given, flakeReference(flake, cwd))], names: [] };
+  const store = openNixStore({ env: context.env });
+  const lines = openLines(context);
+  const discovery = await discoverAll(wanted, { store, storeRoot: undefined }, context, cwd, lines).finally(
+    () => lines.done(),
+  );
+  for (const { attribute, reason } of discovery.broken)
+    context.log.warn(`${attribute} cannot be evaluated, so nothing is held for it: ${reason}`);
+  const { repository, ...origin } = await originOf(wanted, context, cwd);
+  const outputs = discovery.targets.flatMap((target) =>
+    rootsOfTarget({ target, paths: Object.values(target.outputs) }),
+  );
+  return { outputs, origin, repository };
+}
