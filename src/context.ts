@@ -22,8 +22,10 @@ import { gitHubPackages } from "./oci/github-packages.ts";
 import { systemNetwork } from "./oci/network.ts";
 import { openStore } from "./oci/open.ts";
 import type { CacheReference } from "./oci/reference.ts";
-import { BRISK, PATIENT } from "./oci/retry.ts";
+import type { RegistryOptions } from "./oci/registry.ts";
+import { BRISK, PATIENT, type RetryPolicy } from "./oci/retry.ts";
 import { Spool } from "./oci/spool.ts";
+import type { Store } from "./oci/store.ts";
 import { readBlobRange } from "./protocol/blob-range.ts";
 import type { ProtocolContext } from "./protocol/context.ts";
 import { MemoryBudget } from "./serve/memory.ts";
@@ -101,11 +103,39 @@ export interface OpenCache extends Disposable {
   readonly protocol: ProtocolContext;
 }
 
+/** Where a cache is opened as a source of copies: nobody waits, so it is asked patiently. */
+export function openSource(reference: CacheReference, context: Context): Store {
+  return openStore(reference, registryOptions(reference, "read", PATIENT, context));
+}
+
+function registryOptions(
+  reference: CacheReference,
+  access: "read" | "write",
+  policy: RetryPolicy,
+  { env, host, signal, log }: Context,
+): RegistryOptions {
+  return {
+    credentials: async () => {
+      if (reference.kind === "layout") return undefined;
+      const sources = { ...credentialSources(env), warn: (message: string) => log.warn(message) };
+      return findCredentials(reference.host, sources, reference.repository);
+    },
+    policy: retryPolicy(policy, env),
+    host,
+    signal,
+    network: reference.kind === "layout" ? undefined : systemNetwork(host, signal, systemFetch(env)),
+    userAgent: USER_AGENT,
+    access,
+  };
+}
+
 export interface OpenCacheOptions {
   /** In front of the store, unless that is a folder of this machine already. */
   readonly narCache?: BlobCache | undefined;
   /** The local index is for this generation alone. */
   readonly generation?: GenerationName | undefined;
+  /** A repository of the same registry, of which blobs may be taken over. */
+  readonly mountFrom?: string | undefined;
 }
 
 /** @param access `read` is brisk, since a client waits; `write` sits out a registry's rate limits. */
@@ -113,7 +143,7 @@ export function openCache(
   reference: CacheReference,
   access: "read" | "write",
   context: Context,
-  { narCache, generation }: OpenCacheOptions = {},
+  { narCache, generation, mountFrom }: OpenCacheOptions = {},
 ): OpenCache {
   const { env, host, signal, log } = context;
   const warned = new Set<string>();
@@ -122,19 +152,8 @@ export function openCache(
     if (!warned.has(message)) log.warn(message);
     warned.add(message);
   };
-  const store = openStore(reference, {
-    credentials: async () => {
-      if (reference.kind === "layout") return undefined;
-      const sources = { ...credentialSources(env), warn: (message: string) => log.warn(message) };
-      return findCredentials(reference.host, sources, reference.repository);
-    },
-    policy: retryPolicy(access === "read" ? BRISK : PATIENT, env),
-    host,
-    signal,
-    network: reference.kind === "layout" ? undefined : systemNetwork(host, signal, systemFetch(env)),
-    userAgent: USER_AGENT,
-    access,
-  });
+  const policy = access === "read" ? BRISK : PATIENT;
+  const store = openStore(reference, { ...registryOptions(reference, access, policy, context), mountFrom });
   const database = IndexDatabase.open(indexFile(reference, env, generation));
   const spool = new Spool(spoolDirectory(env));
   return {

@@ -29,7 +29,7 @@ export const EXIT_CODES = {
   layout: 10,
   /** What was read does not match its digest, size or format. */
   corrupt: 11,
-  /** The publish was committed, but some paths could not be uploaded and were left out. */
+  /** The publish was committed, but some paths could not be uploaded and were left out; the same of a copy. */
   incomplete: 12,
   /** The registry answered with something that the protocol does not allow. */
   protocol: 13,

@@ -1,6 +1,7 @@
 /** All commands, in the order in which help lists them. */
 import type { Command } from "./command.ts";
 import { completions } from "./completions.ts";
+import { copy } from "./copy.ts";
 import { diff } from "./diff.ts";
 import { doctor } from "./doctor.ts";
 import { gc } from "./gc.ts";
@@ -30,6 +31,7 @@ export const commands: Readonly<Record<string, Command>> = {
   pin,
   unpin,
   pins,
+  copy,
   keygen,
   use,
   doctor,

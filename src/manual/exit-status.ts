@@ -13,7 +13,7 @@ const MEANINGS: Readonly<Record<ErrorCode, string>> = {
   denied: "The registry refuses the credentials",
   layout: "A layout folder holds something else",
   corrupt: "Damaged data",
-  incomplete: "Published, but some paths had to be left out",
+  incomplete: "Published or copied, but something had to be left out",
   protocol: "The registry does what the protocol does not allow",
   damaged: "verify found damage",
   build: "Published, but some outputs could not be built",

@@ -47,6 +47,8 @@ export interface AuthenticatorOptions {
   readonly policy: RetryPolicy;
   readonly network: Network;
   readonly userAgent: string;
+  /** The repository that blobs are mounted from. */
+  readonly mountFrom?: string | undefined;
 }
 
 interface Cached {
@@ -163,6 +165,7 @@ async function fetchToken(
   const service = bearer.parameters.get("service");
   if (service !== undefined) url.searchParams.set("service", service);
   url.searchParams.set("scope", `repository:${options.reference.repository}:${ACTIONS[access]}`);
+  if (access === "mount") url.searchParams.append("scope", `repository:${options.mountFrom}:${ACTIONS.pull}`);
   try {
     return await requestToken(options, access, url, credentials);
   } catch (error) {

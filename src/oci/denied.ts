@@ -22,7 +22,7 @@ export interface Denial {
 export function deniedError(denial: Denial): NixcacheError {
   const { reference, access, hasCredentials, status, at } = denial;
   const name = `${reference.host}/${reference.repository}`;
-  const verb = { pull: "read", push: "write to", delete: "delete from" }[access];
+  const verb = { pull: "read", push: "write to", mount: "mount into", delete: "delete from" }[access];
   const who = hasCredentials ? "with the credentials found" : "without credentials";
   const where = at === "token" ? "the token endpoint answered" : "it answered";
   const said = reasonIn(denial.detail);
@@ -35,14 +35,14 @@ export function deniedError(denial: Denial): NixcacheError {
 
 function hintFor({ reference, access, hasCredentials, at }: Denial): string {
   const { host } = reference;
-  const right = { pull: "packages: read", push: "packages: write", delete: "packages: write" }[access];
+  const right = access === "pull" ? "packages: read" : "packages: write";
   if (host !== GHCR_HOST) {
     return hasCredentials
       ? `Check that the account may ${access} there and that its password or token is valid (docker login ${host}).`
       : `Run docker login ${host}.`;
   }
   const scope =
-    access === "pull" ? "read:packages" : access === "push" ? "write:packages" : "delete:packages";
+    access === "pull" ? "read:packages" : access === "delete" ? "delete:packages" : "write:packages";
   if (!hasCredentials) {
     const exist =
       access === "pull"

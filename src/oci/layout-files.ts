@@ -118,8 +118,8 @@ export async function storeBytes(
 }
 
 /**
- * Stores a file of the caller as the file of its digest: by a second name for it where the file system allows,
- * else by a copy. A copy is hashed while it is written. A second name is not: its digest comes from the
+ * Stores a file of the caller as the file of its digest: by a second name for it where the file system allows and the
+ * file is not somebody else's, else by a copy. A copy is hashed while it is written. A second name is not: its digest comes from the
  * producer, who has hashed the bytes while writing that file; only its size is checked.
  * @param mode the rights that the file gets, such as 0o644.
  */
@@ -127,7 +127,7 @@ export async function storeFile(
   temporary: string,
   path: string,
   digest: Digest,
-  file: string,
+  { file, foreign = false }: { readonly file: string; readonly foreign?: boolean },
   size: number,
   mode: number,
 ): Promise<void> {
@@ -142,7 +142,7 @@ export async function storeFile(
     const found = (await source.stat()).size;
     if (found !== size)
       throw new NixcacheError("corrupt", `store ${digest}: ${file} has ${found} bytes, expected ${size}`);
-    if (await hardLink(file, draft)) {
+    if (!foreign && (await hardLink(file, draft))) {
       // Temporary files are private; a layout may be read by others.
       await source.chmod(mode);
       await source.sync();

@@ -159,7 +159,7 @@ export function openLayout(path: string, options: LayoutOptions): Store {
     if (!(content instanceof Uint8Array)) {
       // As every file that we make ourselves: the marker has the rights that the umask leaves.
       const { mode } = await stat(join(root, MARKER));
-      return storeFile(temporary, file, digest, content.file, size, mode & 0o666);
+      return storeFile(temporary, file, digest, content, size, mode & 0o666);
     }
     if (content.length !== size) {
       throw new NixcacheError(
@@ -261,6 +261,7 @@ export function openLayout(path: string, options: LayoutOptions): Store {
     statBlob,
     readBlob,
     writeBlob,
+    blobFile,
     readManifest,
     statManifest,
     writeManifest,

@@ -4,6 +4,8 @@
  */
 import type { Host } from "../host.ts";
 import type { Credentials } from "./credentials.ts";
+import type { Digest } from "./digest.ts";
+import { mountBlob } from "./mount.ts";
 import { type Network, systemNetwork } from "./network.ts";
 import { formatReference, type RegistryReference } from "./reference.ts";
 import { registryBlobs } from "./registry-blobs.ts";
@@ -11,7 +13,7 @@ import type { RegistryContext } from "./registry-context.ts";
 import { registryManifests } from "./registry-manifests.ts";
 import { registryTags } from "./registry-tags.ts";
 import { PATIENT, type RetryPolicy } from "./retry.ts";
-import type { Store } from "./store.ts";
+import type { CallOptions, Store } from "./store.ts";
 import { createTransport } from "./transport.ts";
 
 export interface RegistryOptions {
@@ -32,9 +34,12 @@ export interface RegistryOptions {
    * token for a package that does not exist yet. Default: `read`.
    */
   readonly access?: "read" | "write" | undefined;
+  /** Another repository of the same registry, of which blobs may be mounted. Default: none. */
+  readonly mountFrom?: string | undefined;
 }
 
 export function openRegistry(reference: RegistryReference, options: RegistryOptions): Store {
+  const { mountFrom } = options;
   const policy = options.policy ?? PATIENT;
   const network = options.network ?? systemNetwork(options.host, options.signal);
   const transport = createTransport({
@@ -44,6 +49,7 @@ export function openRegistry(reference: RegistryReference, options: RegistryOpti
     credentials: options.credentials ?? (async () => undefined),
     userAgent: options.userAgent ?? "nixcache",
     access: options.access ?? "read",
+    mountFrom,
   });
   const at = (path: string): URL => new URL(`/v2/${reference.repository}/${path}`, transport.origin);
   const context: RegistryContext = { transport, policy, network, at };
@@ -51,6 +57,9 @@ export function openRegistry(reference: RegistryReference, options: RegistryOpti
     name: formatReference(reference),
     strictness: "unknown",
     ...registryBlobs(context),
+    ...(mountFrom !== undefined && {
+      mountBlob: (digest: Digest, call?: CallOptions) => mountBlob(context, mountFrom, digest, call),
+    }),
     ...registryManifests(context),
     ...registryTags(context),
   };

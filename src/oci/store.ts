@@ -16,9 +16,10 @@ export interface BlobSource {
   readonly size: number;
   /**
    * The content: bytes in memory, or the path of a complete file on disk that the caller removes afterwards.
-   * A layout moves the file in (link or rename) when it is on the same file system.
+   * A layout moves the file in (link or rename) when it is on the same file system, unless it is somebody else's
+   * (`foreign`), who keeps it.
    */
-  readonly content: Uint8Array | { readonly file: string };
+  readonly content: Uint8Array | { readonly file: string; readonly foreign?: boolean };
 }
 
 /** A range of a blob, in bytes. */
@@ -93,6 +94,13 @@ export interface Store {
   ): Promise<ReadableStream<Uint8Array> | undefined>;
   /** Stores a blob. Safe to repeat, and for many writers of the same blob at once. */
   writeBlob(source: BlobSource, options?: CallOptions): Promise<void>;
+  /** The file that a blob is, where the store has files on this machine. Whether it is there is not said. */
+  readonly blobFile?: ((digest: Digest) => string) | undefined;
+  /**
+   * Takes a blob over from the repository that the store was opened to mount from, without a transfer. False when the
+   * registry does not do that, for whatever reason.
+   */
+  readonly mountBlob?: ((digest: Digest, options?: CallOptions) => Promise<boolean>) | undefined;
 
   /**
    * The manifest under a tag or digest; undefined when absent; `"unchanged"` when its digest is

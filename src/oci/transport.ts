@@ -29,6 +29,8 @@ export interface TransportOptions {
   readonly userAgent: string;
   /** `write` asks for push rights at once, also for reading: GHCR gives no pull token for a package to be made. */
   readonly access: "read" | "write";
+  /** The repository that blobs are mounted from. */
+  readonly mountFrom?: string | undefined;
 }
 
 export interface Answer {

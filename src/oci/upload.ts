@@ -102,7 +102,7 @@ async function openSource(source: BlobSource): Promise<OpenedSource> {
     if (content.length !== size) throw wrongSize(digest, content.length, size);
     return { body: () => ({ content, size }), failure: () => undefined, close: async () => {} };
   }
-  const { file } = content;
+  const { file, foreign } = content;
   let handle: FileHandle;
   try {
     handle = await open(file, "r");
@@ -120,6 +120,8 @@ async function openSource(source: BlobSource): Promise<OpenedSource> {
   const body = (): UploadBody => {
     let offset = 0;
     let cancelled = false;
+    // Whoever made it has hashed it; what was somebody else's may have changed since.
+    const hasher = foreign ? new Bun.CryptoHasher("sha256") : undefined;
     let moved: (bytes: number) => void = () => {};
     const stream = new ReadableStream<Uint8Array>(
       {
@@ -135,8 +137,11 @@ async function openSource(source: BlobSource): Promise<OpenedSource> {
             // The request broke meanwhile: that is no fault of the source, and nobody takes the bytes.
             if (cancelled) return;
             offset += bytesRead;
+            const piece = bytesRead === chunk.length ? chunk : chunk.subarray(0, bytesRead);
+            hasher?.update(piece);
+            if (hasher && offset === size) checkDigest(digest, hasher, file);
             moved(bytesRead);
-            controller.enqueue(bytesRead === chunk.length ? chunk : chunk.subarray(0, bytesRead));
+            controller.enqueue(piece);
           } catch (cause) {
             if (cancelled) return;
             failure =
@@ -159,6 +164,12 @@ async function openSource(source: BlobSource): Promise<OpenedSource> {
     return { content: stream, size, onMove: (callback) => (moved = callback) };
   };
   return { body, failure: () => failure, close: () => handle.close() };
+}
+
+function checkDigest(expected: string, hasher: Bun.CryptoHasher, file: string): void {
+  const found = `sha256:${hasher.digest("hex")}`;
+  if (found === expected) return;
+  throw new NixcacheError("corrupt", `upload ${expected}: ${file} has the digest ${found}`);
 }
 
 function wrongSize(digest: string, found: number, expected: number): NixcacheError {

@@ -76,6 +76,31 @@ export class GenerationWriter {
   }
 
   /**
+   * Holds all that was uploaded and not held yet, whatever its number; and everything anew once the first hold is a
+   * day old. Answers whether the store took it; it refuses where blobs are gone.
+   */
+  holdAll(): Promise<boolean> {
+    const holding = this.#holding.then(() => this.#holdPending());
+    this.#holding = holding;
+    return holding;
+  }
+
+  async #holdPending(): Promise<boolean> {
+    if (this.#nameIsOld()) {
+      for (const [digest, blob] of this.#held) this.#pending.set(digest, blob);
+      this.#startAgain();
+    }
+    const blobs = [...this.#pending.values()];
+    this.#pending.clear();
+    let taken = true;
+    for (let from = 0; from < blobs.length; from += MAX_BLOBS) {
+      const refused = await this.#hold(blobs.slice(from, from + MAX_BLOBS));
+      if (refused !== undefined) taken = false;
+    }
+    return taken;
+  }
+
+  /**
    * Commits `lines`, which are read once, as one generation.
    * @param blobs every blob that the lines name, each once
    * @throws when the store fails; then nothing is committed, as far as the store said.

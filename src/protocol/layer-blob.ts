@@ -3,9 +3,10 @@ import { type EntryLine, MAX_LINE_BYTES } from "../cache/entry.ts";
 import { formatLayer, type LayerHeader, LayerParser, LineSplitter } from "../cache/index-layer.ts";
 import type { BlobReference } from "../cache/manifests.ts";
 import { messageOf, NixcacheError } from "../errors.ts";
-import { discardBlob, type Spool, streamBlob } from "../oci/spool.ts";
+import { type Spool, streamBlob } from "../oci/spool.ts";
 import type { BlobSource, CallOptions, Store } from "../oci/store.ts";
 import { compressFrame, decompress } from "../zstd.ts";
+import { fetchBlob } from "./fetch-blob.ts";
 
 /** Index text repeats itself, so it is worth a higher level than NARs are. */
 const LEVEL = 9;
@@ -18,9 +19,6 @@ const FRAME_BYTES = 4 * 1024 * 1024;
  * hostile layer can make us write.
  */
 const MAX_RATIO = 256;
-
-/** How often a layer is fetched before its bytes count as wrong. */
-const FETCHES = 2;
 
 /** Makes the blob of an index layer. */
 export async function makeLayer(
@@ -50,51 +48,14 @@ export async function makeLayer(
   }
 }
 
-/**
- * Fetches an index layer whole and checks it; undefined when the blob is absent.
- * @throws `corrupt` when digest or size do not match, twice: bytes may be damaged on their way. The caller
- *   discards the blob.
- */
-export async function fetchLayer(
+/** As `fetchBlob`, of an index layer. */
+export function fetchLayer(
   store: Store,
   spool: Spool,
   layer: BlobReference,
   options: CallOptions,
 ): Promise<BlobSource | undefined> {
-  for (let fetches = 1; ; fetches++) {
-    const blob = await fetchOnce(store, spool, layer, options);
-    if (blob === undefined) return undefined;
-    if (blob.digest === layer.digest && blob.size === layer.size) return blob;
-    discardBlob(blob);
-    if (fetches < FETCHES) continue;
-    throw new NixcacheError(
-      "corrupt",
-      `index layer ${layer.digest} of ${store.name}: what arrived is not ${layer.size} bytes with that digest`,
-      { hint: "Try again; when it stays, the registry or a proxy before it has damaged the blob." },
-    );
-  }
-}
-
-/** Whatever the store has under the digest, up to the expected size. */
-async function fetchOnce(
-  store: Store,
-  spool: Spool,
-  layer: BlobReference,
-  options: CallOptions,
-): Promise<BlobSource | undefined> {
-  const stream = await store.readBlob(layer.digest, options);
-  if (stream === undefined) return undefined;
-  const writer = spool.writer();
-  try {
-    for await (const chunk of stream) {
-      if (writer.size + chunk.length > layer.size) break;
-      await writer.write(chunk);
-    }
-    return await writer.finish();
-  } catch (error) {
-    await writer.abort();
-    throw error;
-  }
+  return fetchBlob(store, spool, layer, "index layer", options);
 }
 
 /**

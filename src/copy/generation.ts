@@ -1,0 +1,94 @@
+/**
+ * Writing one generation of another cache: its blobs, then its holds, and its segment last, whose PUT is the commit
+ * here too (STORAGE-PROTOCOL, "Publish" steps 2 to 6).
+ *
+ * gc goes by the time in a tag. A hold of another cache may be older than a week when it comes here, and until its
+ * segment is there gc takes it for one that lost its publisher. So it protects nothing before the commit: meanwhile
+ * and for a week after that holds of our own, under a name of now, keep the blobs.
+ */
+import type { BlobReference } from "../cache/manifests.ts";
+import { mapConcurrently } from "../concurrency.ts";
+import { NixcacheError } from "../errors.ts";
+import type { Digest } from "../oci/digest.ts";
+import type { ProtocolContext } from "../protocol/context.ts";
+import type { GenerationWriter } from "../protocol/generation.ts";
+import type { BlobCopier } from "./blobs.ts";
+import type { SourceGeneration, TaggedManifest } from "./source.ts";
+
+const ATTEMPTS = 5;
+
+/** As for a publish: for a moment docker-registry does not know a blob that somebody uploads again. */
+const REFUSED_WAIT_MS = 500;
+
+/** Where generations are copied to. */
+export interface Destination {
+  readonly context: ProtocolContext;
+  readonly copier: BlobCopier;
+  /** Holds blobs under a name of now. */
+  readonly keeper: GenerationWriter;
+  /** Whether it refuses a manifest that names a missing blob. */
+  readonly strict: boolean;
+}
+
+/** @throws `corrupt` when the source lacks a blob; `protocol` when the destination does not keep what it took */
+export async function writeGeneration(
+  { context, copier, keeper, strict }: Destination,
+  generation: SourceGeneration,
+): Promise<void> {
+  const { store, host, concurrency, signal } = context;
+  const { segment, holds, index } = generation;
+  const blobs = uniqueBlobs([segment, ...holds]);
+  const toHold = strict ? uniqueBlobs(holds) : blobs;
+  for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+    if (attempt > 0) await host.sleep(REFUSED_WAIT_MS * (1 + host.random()), signal);
+    await mapConcurrently(blobs, concurrency, (blob) =>
+      copier.copy(blob, blob.digest === index.digest ? index : undefined),
+    );
+    for (const blob of toHold) await keeper.uploaded(blob);
+    const held = toHold.length === 0 || (await keeper.holdAll());
+    const missing = held && strict ? [] : await absent(context, blobs);
+    if (held && missing.length === 0 && (await commit(context, generation))) return;
+    copier.forget(missing.length > 0 ? missing : await absent(context, blobs));
+  }
+  throw new NixcacheError(
+    "protocol",
+    `${store.name} refuses ${segment.tag}, although all its blobs are there`,
+    {
+      hint: "Look for a clean-up policy of the registry that deletes tags beginning with hold-, or try again.",
+    },
+  );
+}
+
+/** False when the store refuses a manifest, or has lost a hold. */
+async function commit(context: ProtocolContext, { segment, holds }: SourceGeneration): Promise<boolean> {
+  for (const manifest of [...holds, segment]) if (!(await put(context, manifest))) return false;
+  // From now on gc spares the holds; one that looked before the commit may have deleted some.
+  return hasHolds(
+    context,
+    holds.map(({ tag }) => tag),
+  );
+}
+
+async function put({ store, signal }: ProtocolContext, { tag, stored }: TaggedManifest): Promise<boolean> {
+  return typeof (await store.writeManifest(tag, stored.mediaType, stored.bytes, { signal })) === "string";
+}
+
+export async function hasHolds(
+  { store, concurrency, signal }: ProtocolContext,
+  tags: readonly string[],
+): Promise<boolean> {
+  const found = await mapConcurrently(tags, concurrency, (tag) => store.statManifest(tag, { signal }));
+  return !found.includes(undefined);
+}
+
+async function absent(
+  { store, concurrency, signal }: ProtocolContext,
+  blobs: readonly BlobReference[],
+): Promise<Digest[]> {
+  const sizes = await mapConcurrently(blobs, concurrency, ({ digest }) => store.statBlob(digest, { signal }));
+  return blobs.filter((_, i) => sizes[i] === undefined).map(({ digest }) => digest);
+}
+
+function uniqueBlobs(manifests: readonly TaggedManifest[]): BlobReference[] {
+  return [...new Map(manifests.flatMap(({ blobs }) => blobs.map((blob) => [blob.digest, blob]))).values()];
+}
