@@ -3,7 +3,7 @@
  * else a store is to be trusted: `describeStore("name", open)`.
  */
 import { describe, expect, test } from "bun:test";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Digest, digestOf } from "../../../src/oci/digest.ts";
@@ -56,6 +56,29 @@ export function describeStore(name: string, withStore: WithStore): void {
           // The caller removes it, or changes its mind and does something else with the name.
           await rm(file);
           expect(await bytesOf(await store.readBlob(digest))).toEqual(bytes);
+        }
+      } finally {
+        await rm(folder, { recursive: true });
+      }
+    });
+
+    storeTest("come back from somebody else's file, which stays as it is and may change", async (store) => {
+      const folder = await mkdtemp(join(tmpdir(), "nixcache-test-"));
+      try {
+        for (const size of [5, 5 * MIB + 3]) {
+          const bytes = randomBytes(size);
+          const digest = digestOf(bytes);
+          const content = { file: join(folder, String(size)), foreign: true };
+          await Bun.write(content.file, bytes, { mode: 0o444 });
+          const before = await stat(content.file);
+          await store.writeBlob({ digest, size, content });
+          expect(await stat(content.file)).toMatchObject({ nlink: 1, mode: before.mode, ino: before.ino });
+          await Bun.write(content.file, randomBytes(size));
+          expect(await bytesOf(await store.readBlob(digest))).toEqual(bytes);
+          // Other bytes than its digest's are never stored.
+          const other = { digest: digestOf(`other ${size}`), size, content };
+          await expect(store.writeBlob(other)).rejects.toMatchObject({ code: "corrupt" });
+          expect(await store.statBlob(other.digest)).toBeUndefined();
         }
       } finally {
         await rm(folder, { recursive: true });

@@ -66,6 +66,27 @@ describe.skipIf(!hasRegistry() && process.env.CI !== "true")("docker-registry", 
       expect(await store.writeManifest("again", MEDIA_TYPE_MANIFEST, bytes)).toStartWith("sha256:");
     }));
 
+  test("a blob of another repository is mounted, what that one does not have is not", () =>
+    withRegistry(async (registry) => {
+      const source = open(registry);
+      const bytes = randomBytes(100_000);
+      const digest = await writeBlob(source, bytes);
+      const reference = {
+        kind: "registry",
+        scheme: "http",
+        host: registry.host,
+        repository: "other/cache",
+      } as const;
+      const target = openRegistry(reference, { host: realHost, mountFrom: "owner/repo/nix-cache" });
+      expect(await target.statBlob(digest)).toBeUndefined();
+      expect(await target.mountBlob?.(digest)).toBe(true);
+      expect(await bytesOf(await target.readBlob(digest))).toEqual(bytes);
+      expect(await target.mountBlob?.(digest)).toBe(true);
+      expect(await target.mountBlob?.(digestOf("nowhere"))).toBe(false);
+      expect(await target.statBlob(digestOf("nowhere"))).toBeUndefined();
+      expect(source.mountBlob).toBeUndefined();
+    }));
+
   test("a stopped registry fails within seconds as unreachable, and works again once it is back", () =>
     withRegistry(async (registry) => {
       const store = open(registry);
