@@ -13,10 +13,10 @@ export const copy = command(
   {
     from: {
       type: "positional",
-      required: true,
+      required: false,
       description: "The cache to read: HOST/NAME, OWNER/REPO, or a folder",
     },
-    to: { type: "positional", required: true, description: "The cache to write" },
+    to: { type: "positional", required: false, description: "The cache to write" },
     generation: {
       type: "string",
       valueHint: "NAME…",

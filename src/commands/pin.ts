@@ -19,12 +19,12 @@ export const pin = command(
   {
     name: {
       type: "positional",
-      required: true,
+      required: false,
       description: "What to call it; the same name again is a new revision",
     },
     what: {
       type: "positional",
-      required: true,
+      required: false,
       description: "A store path, its hash, a link such as ./result, or the name of a published output",
     },
     cache: cacheArgs("").cache,

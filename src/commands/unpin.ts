@@ -9,7 +9,7 @@ import { cacheArgs, command, usageError } from "./command.ts";
 export const unpin = command(
   { name: "unpin", description: "End a pin; gc then frees what nothing else holds" },
   {
-    name: { type: "positional", required: true, description: "The name of the pin" },
+    name: { type: "positional", required: false, description: "The name of the pin" },
     cache: cacheArgs("").cache,
     json: { type: "boolean", description: "Print what ended as JSON" },
   },
