@@ -16,6 +16,7 @@ import {
   MEDIA_TYPE_MANIFEST,
 } from "../oci/manifest.ts";
 import { allParts, type EntryLine, filesOf } from "./entry.ts";
+import { type GenerationName, isGenerationName } from "./tags.ts";
 
 export const SEGMENT_TYPE = "application/vnd.nixcache.segment.v1";
 export const HOLD_TYPE = "application/vnd.nixcache.hold.v1";
@@ -48,7 +49,12 @@ export interface ManifestNotes {
   /** URL of the source repository: GHCR links the package to it. */
   readonly source?: string | undefined;
   readonly revision?: string | undefined;
+  /** Of a hold: the generation whose blobs it names, where that is not the one with its own name. */
+  readonly holdsFor?: GenerationName | undefined;
 }
+
+/** The annotation of `holdsFor`. */
+const HOLDS_FOR = "io.nixcache.holds-for";
 
 export function segmentManifest(
   index: BlobReference,
@@ -60,6 +66,12 @@ export function segmentManifest(
 
 export function holdManifest(blobs: readonly BlobReference[], notes: ManifestNotes): Uint8Array {
   return encode(HOLD_TYPE, blobs, notes);
+}
+
+/** The generation that a hold under another name says that it is of. */
+export function holdsFor({ annotations }: ImageManifest): GenerationName | undefined {
+  const name = annotations?.[HOLDS_FOR];
+  return isGenerationName(name) ? name : undefined;
 }
 
 export function rootManifest(layers: readonly BlobReference[], notes: ManifestNotes): Uint8Array {
@@ -87,6 +99,7 @@ function encode(artifactType: string, blobs: readonly BlobReference[], notes: Ma
   };
   if (notes.source !== undefined) annotations["org.opencontainers.image.source"] = notes.source;
   if (notes.revision !== undefined) annotations["org.opencontainers.image.revision"] = notes.revision;
+  if (notes.holdsFor !== undefined) annotations[HOLDS_FOR] = notes.holdsFor;
   return encodeManifest({
     schemaVersion: 2,
     mediaType: MEDIA_TYPE_MANIFEST,

@@ -2,16 +2,18 @@
  * Writing one generation of another cache: its blobs, then its holds, and its segment last, whose PUT is the commit
  * here too (STORAGE-PROTOCOL, "Publish" steps 2 to 6).
  *
- * gc goes by the time in a tag. A hold of another cache may be older than a week when it comes here, and until its
- * segment is there gc takes it for one that lost its publisher. So it protects nothing before the commit: meanwhile
- * and for a week after that holds of our own, under a name of now, keep the blobs.
+ * gc goes by the time in a tag. A hold of another cache may be older than a week when it comes here, and as long as
+ * its segment is not there gc takes it for one that lost its publisher; one that looked before the commit may even
+ * delete it afterwards. So for an old generation its holds are written under a name of now as well, with a note of
+ * which generation they are of, by which gc spares them. The same is done where the source has lost a hold.
  */
 import type { BlobReference } from "../cache/manifests.ts";
+import { generationTime } from "../cache/tags.ts";
 import { mapConcurrently } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
 import type { Digest } from "../oci/digest.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
-import type { GenerationWriter } from "../protocol/generation.ts";
+import { GenerationWriter } from "../protocol/generation.ts";
 import type { BlobCopier } from "./blobs.ts";
 import type { SourceGeneration, TaggedManifest } from "./source.ts";
 
@@ -20,11 +22,14 @@ const ATTEMPTS = 5;
 /** As for a publish: for a moment docker-registry does not know a blob that somebody uploads again. */
 const REFUSED_WAIT_MS = 500;
 
+/** gc deletes holds after 7 days: these are still far from that when the segment has followed. */
+const YOUNG_MS = 5 * 24 * 3_600_000;
+
 /** Where generations are copied to. */
 export interface Destination {
   readonly context: ProtocolContext;
   readonly copier: BlobCopier;
-  /** Holds blobs under a name of now. */
+  /** Holds what was copied until its generation is there. */
   readonly keeper: GenerationWriter;
   /** Whether it refuses a manifest that names a missing blob. */
   readonly strict: boolean;
@@ -36,16 +41,19 @@ export async function writeGeneration(
   generation: SourceGeneration,
 ): Promise<void> {
   const { store, host, concurrency, signal } = context;
-  const { segment, holds, index } = generation;
-  const blobs = uniqueBlobs([segment, ...holds]);
-  const toHold = strict ? uniqueBlobs(holds) : blobs;
+  const { name, segment, holds, unheld, index } = generation;
+  const blobs = [...uniqueBlobs([segment, ...holds]), ...unheld];
+  const isYoung = host.now() - generationTime(name) < YOUNG_MS;
+  const toHold = [...(isYoung ? [] : uniqueBlobs(holds)), ...unheld];
+  const ownHolds = new GenerationWriter(context, { holdsFor: name });
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     if (attempt > 0) await host.sleep(REFUSED_WAIT_MS * (1 + host.random()), signal);
     await mapConcurrently(blobs, concurrency, (blob) =>
       copier.copy(blob, blob.digest === index.digest ? index : undefined),
     );
-    for (const blob of toHold) await keeper.uploaded(blob);
-    const held = toHold.length === 0 || (await keeper.holdAll());
+    if (!strict) for (const blob of blobs) await keeper.uploaded(blob);
+    for (const blob of toHold) await ownHolds.uploaded(blob);
+    const held = (strict || (await keeper.holdAll())) && (await ownHolds.holdAll());
     const missing = held && strict ? [] : await absent(context, blobs);
     if (held && missing.length === 0 && (await commit(context, generation))) return;
     copier.forget(missing.length > 0 ? missing : await absent(context, blobs));

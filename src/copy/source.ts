@@ -21,6 +21,8 @@ export interface SourceGeneration {
   readonly name: GenerationName;
   readonly segment: TaggedManifest;
   readonly holds: readonly TaggedManifest[];
+  /** Blobs that the entries name and none of its manifests does. */
+  readonly unheld: readonly BlobReference[];
   /** Its index layer, fetched; the caller discards it. */
   readonly index: BlobSource;
 }
@@ -28,7 +30,7 @@ export interface SourceGeneration {
 /**
  * Undefined when there is no such generation.
  * @param holds numbers of its holds that were listed. A list may lack some, so what the entries name decides.
- * @throws `corrupt` when it is damaged: it names a blob that none of its manifests holds, or cannot be read
+ * @throws `corrupt` when it cannot be read
  */
 export async function readGeneration(
   source: Store,
@@ -45,49 +47,42 @@ export async function readGeneration(
   const index = await fetchLayer(source, spool, layer, options);
   if (index === undefined) throw damaged(`${where}: its index layer ${layer.digest} is absent`);
   try {
-    const open = new Set<Digest>();
+    const open = new Map<Digest, BlobReference>();
     const header = await readLayer(index, where, ({ rest }) => {
-      for (const { blob } of allParts(filesOf(rest, where))) open.add(blob);
+      for (const { blob, size } of allParts(filesOf(rest, where))) open.set(blob, { digest: blob, size });
     });
     if (header.kind !== "segment") throw damaged(`${where}: its first layer is a root's`);
-    const found = await readHolds(source, name, holds, open, segment, options);
-    return { name, segment, holds: found, index };
+    for (const { digest } of segment.blobs) open.delete(digest);
+    const found = await readHolds(source, name, holds, open, options);
+    return { name, segment, holds: found, unheld: [...open.values()], index };
   } catch (error) {
     discardBlob(index);
     throw error;
   }
 }
 
-/** @param open what the entries name; what is held is taken out */
+/** @param open what the entries name beside the segment; what is held is taken out */
 async function readHolds(
   source: Store,
   name: GenerationName,
   listed: readonly number[],
-  open: Set<Digest>,
-  segment: TaggedManifest,
+  open: Map<Digest, BlobReference>,
   options: CallOptions,
 ): Promise<TaggedManifest[]> {
   const found: TaggedManifest[] = [];
-  const take = (manifest: TaggedManifest | undefined): boolean => {
-    for (const { digest } of manifest?.blobs ?? []) open.delete(digest);
-    return manifest !== undefined;
-  };
-  take(segment);
   const read = async (number: number): Promise<boolean> => {
     const hold = await readTagged(source, holdTag(name, number), options);
-    if (hold !== undefined) found.push(hold);
-    return take(hold);
+    if (hold === undefined) return false;
+    found.push(hold);
+    for (const { digest } of hold.blobs) open.delete(digest);
+    return true;
   };
   for (const number of listed.toSorted((a, b) => a - b)) await read(number);
   // Holds are numbered from 0 on without a gap: those that the list lacks are asked for.
   for (let number = 0; open.size > 0; number++) {
     if (!listed.includes(number) && !(await read(number))) break;
   }
-  const [missing] = open;
-  if (missing === undefined) return found;
-  throw damaged(
-    `${segmentTag(name)} of ${source.name}: its entries name ${missing}, and no manifest of it does`,
-  );
+  return found;
 }
 
 async function readTagged(

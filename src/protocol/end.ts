@@ -24,6 +24,7 @@ import type { BlobsMissing } from "../oci/store.ts";
 import type { ProtocolContext } from "./context.ts";
 import { writeEmptyConfig } from "./empty-config.ts";
 import { fold } from "./fold.ts";
+import { holdOwner } from "./hold-owner.ts";
 import { findV1 } from "./v1-index.ts";
 
 const HOUR_MS = 3_600_000;
@@ -145,8 +146,7 @@ export async function sweep(context: ProtocolContext): Promise<Sweep> {
   for (const [name, held] of holds) {
     const orphan =
       dead.has(generationId(name)) ||
-      (host.now() - generationTime(name) >= HOLD_FOR_MS &&
-        (await store.statManifest(segmentTag(name), { signal })) === undefined);
+      (host.now() - generationTime(name) >= HOLD_FOR_MS && !(await hasSegment(context, name, held)));
     if (!orphan) continue;
     if (await sweeper.remove(held)) gone.add(generationId(name));
     else gone.delete(generationId(name));
@@ -169,6 +169,20 @@ async function removeAdopted(
   const present = await findV1(context, undefined, [V1_TAG]);
   for (const { tag, parsed } of tags)
     if (parsed?.kind === "adopted" && parsed.index !== present?.index?.digest) await sweeper.remove([tag]);
+}
+
+/** Whether a hold's generation is there: the one with its name, or one that it says it is of. By their exact tags. */
+async function hasSegment(
+  { store, signal }: ProtocolContext,
+  name: GenerationName,
+  holds: readonly string[],
+): Promise<boolean> {
+  const isThere = async (of: GenerationName) =>
+    (await store.statManifest(segmentTag(of), { signal })) !== undefined;
+  if (await isThere(name)) return true;
+  // All holds of one name are of one generation.
+  const of = await holdOwner(store, holds[0] ?? "", { signal });
+  return of === "unreadable" || (of !== undefined && (await isThere(of)));
 }
 
 /** A root that another one has replaced, so long ago that no reader looks at it any more. */

@@ -46,7 +46,7 @@ export type CommitResult = { readonly committed: GenerationName } | { readonly m
 
 export class GenerationWriter {
   readonly #context: ProtocolContext;
-  readonly #links: Pick<ManifestNotes, "source" | "revision">;
+  readonly #links: Pick<ManifestNotes, "source" | "revision" | "holdsFor">;
   /** Set by the first hold: all tags of a generation share it. */
   #name: GenerationName | undefined;
   #namedAt = 0;
@@ -56,7 +56,8 @@ export class GenerationWriter {
   #pendingSince = 0;
   #holding: Promise<unknown> = Promise.resolve();
 
-  constructor(context: ProtocolContext, links: Pick<ManifestNotes, "source" | "revision">) {
+  /** @param links `holdsFor` is for holds alone: whoever commits has a name for them */
+  constructor(context: ProtocolContext, links: Pick<ManifestNotes, "source" | "revision" | "holdsFor">) {
     this.#context = context;
     this.#links = links;
   }

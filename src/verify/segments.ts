@@ -5,6 +5,7 @@ import { type GenerationName, generationId, parseTag, segmentTag } from "../cach
 import { mapConcurrently } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
+import { holdOwner } from "../protocol/hold-owner.ts";
 import { readSegment } from "../protocol/segment.ts";
 import type { Finding } from "./finding.ts";
 
@@ -45,7 +46,8 @@ export async function readSegments(context: ProtocolContext): Promise<Segments> 
   });
   const known = new Set(live);
   for (const { tag, parsed } of tags) {
-    if (parsed?.kind === "hold" && !known.has(parsed.name) && !dead.has(generationId(parsed.name))) {
+    if (parsed?.kind !== "hold" || known.has(parsed.name) || dead.has(generationId(parsed.name))) continue;
+    if (!known.has((await holdOwner(store, tag, { signal })) ?? "")) {
       findings.push({ kind: "hold-orphan", subject: tag, detail: "gc removes it after 7 days" });
     }
   }

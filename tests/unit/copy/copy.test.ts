@@ -1,7 +1,7 @@
 /** One cache into another, over stores in memory: what moves, in which order, and what becomes of it when it breaks. */
 import { describe, expect, test } from "bun:test";
 import { allParts, filesOf } from "../../../src/cache/entry.ts";
-import { indexLayerOf, MAX_BLOBS } from "../../../src/cache/manifests.ts";
+import { holdsFor, indexLayerOf, MAX_BLOBS } from "../../../src/cache/manifests.ts";
 import type { PublishRecord } from "../../../src/cache/record.ts";
 import { generationId, ROOT_TAG } from "../../../src/cache/tags.ts";
 import { type CopyReport, copyCache } from "../../../src/copy/copy.ts";
@@ -125,7 +125,6 @@ describe("a copy", () => {
     using copier = party(to);
     const report = await copy(from, copier);
     expect(tagged(from, "hold-").length).toBe(3);
-    // Beside holds of a name of now, which gc removes a week later.
     const copied = new Set(tagged(from, "seg-", "hold-", ROOT_TAG).map(([tag]) => tag));
     expect([...to.tags].filter(([tag]) => copied.has(tag)).sort()).toEqual(
       tagged(from, "seg-", "hold-", ROOT_TAG),
@@ -245,20 +244,36 @@ describe("a copy", () => {
     const [from, to] = [new MemoryStore(), new MemoryStore()];
     using publisher = party(from);
     const [, second] = await fill(publisher);
-    using copier = party(to);
+    using copier = party(to, publisher.host);
     await copy(from, copier, [second as string]);
-    const order = writes(to).map((call) => call.replace(/^(\w+ \w+).*/, "$1"));
-    const tags = writes(to).filter((call) => call.startsWith("writeManifest"));
-    expect(order.lastIndexOf("writeBlob sha256")).toBeGreaterThan(0);
-    const [own, ...rest] = tags;
-    expect(own).toStartWith("writeManifest hold-");
-    expect(rest.slice(0, 4)).toEqual([
-      ...from.tagsOf("hold-").map((tag) => `writeManifest ${tag}`),
-      `writeManifest seg-${second}`,
-    ]);
     const blobs = new Set(NAMES.map((name) => `writeBlob ${testEntry(name).blob.digest}`));
     const lastBlob = writes(to).findLastIndex((call) => blobs.has(call));
-    expect(lastBlob).toBeLessThan(writes(to).indexOf(own as string));
+    const tags = writes(to).filter((call) => call.startsWith("writeManifest"));
+    const [first] = tags;
+    expect(lastBlob).toBeLessThan(writes(to).indexOf(first as string));
+    const own = from.tagsOf("hold-").map((tag) => `writeManifest ${tag}`);
+    expect(tags.slice(0, 4)).toEqual([...own, `writeManifest seg-${second}`]);
+  });
+
+  test("of an old generation has holds of a name of now as well, which gc spares while it is there", async () => {
+    const [from, to] = [new MemoryStore(), new MemoryStore()];
+    using publisher = party(from);
+    const [, second = ""] = await fill(publisher);
+    publisher.host.time += 6 * DAY;
+    using copier = party(to, publisher.host);
+    await copy(from, copier, [second]);
+    const tags = writes(to).filter((call) => call.startsWith("writeManifest"));
+    const [own = "", ...rest] = tags.map((call) => call.split(" ")[1] as string);
+    expect(rest.slice(0, 4)).toEqual([...from.tagsOf("hold-"), `seg-${second}`]);
+    expect(holdsFor(layersOf(to, own))).toBe(second);
+    copier.host.time += 8 * DAY;
+    await sweep(copier);
+    expect(to.tags.has(own)).toBe(true);
+    const policy = { retentionMs: 0, keepLast: 1, keepBranches: [], dropBranches: ["main"] };
+    await collectGarbage(copier, policy);
+    copier.host.time += 2 * DAY;
+    await collectGarbage(copier, policy);
+    expect([...to.tags.keys()]).toEqual([ROOT_TAG]);
   });
 
   test("of hundreds of blobs is held on the way, all of them once", async () => {
@@ -269,12 +284,12 @@ describe("a copy", () => {
     // The same blobs again: a generation more costs no holds of our own.
     publisher.host.time += HOUR;
     await commitNames(publisher, [...many, "e"], MAIN);
-    using copier = party(to);
+    using copier = party(to, publisher.host);
     await copy(from, copier);
     const [ours, theirs] = [to.tagsOf("hold-"), new Set(from.tagsOf("hold-"))];
     expect(theirs.size).toBe(4);
     expect(ours.filter((tag) => theirs.has(tag)).length).toBe(4);
-    expect(ours.filter((tag) => !theirs.has(tag)).length).toBe(3);
+    expect(ours.filter((tag) => !theirs.has(tag)).length).toBe(2);
     expect(await checkWhole(to)).toContain(`seg-${name}`);
     // They go a week later, and nothing with them.
     copier.host.time += 9 * DAY;
@@ -287,7 +302,7 @@ describe("a copy", () => {
 
 describe("a copy that cannot have everything", () => {
   test("leaves out what is damaged at the source, and brings the rest", async () => {
-    for (const damage of ["gone", "other bytes", "index layer", "unheld"] as const) {
+    for (const damage of ["gone", "other bytes", "index layer"] as const) {
       const [from, to] = [new MemoryStore(), new MemoryStore()];
       using publisher = party(from);
       const [first = "", second = "", third = ""] = await fill(publisher);
@@ -296,7 +311,6 @@ describe("a copy that cannot have everything", () => {
       if (damage === "gone") from.blobs.delete(digest);
       if (damage === "other bytes") from.blobs.set(digest, new TextEncoder().encode("compressed NAR of x"));
       if (damage === "index layer") from.blobs.delete(index);
-      if (damage === "unheld") for (const tag of from.tagsOf("hold-")) from.tags.delete(tag);
       using copier = party(to);
       const report = await copy(from, copier);
       expect(report).toMatchObject({ copied: [third, first], damaged: [{ generation: second }] });
@@ -304,6 +318,21 @@ describe("a copy that cannot have everything", () => {
       expect(await checkWhole(to)).toEqual([`seg-${first}`, `seg-${third}`]);
       expect(to.blobs.has(digest)).toBe(false);
     }
+  });
+
+  test("holds by itself what the source has lost the hold of", async () => {
+    const [from, to] = [new MemoryStore(), new MemoryStore()];
+    using publisher = party(from);
+    const [, second = ""] = await fill(publisher);
+    const [, hold = ""] = from.tagsOf("hold-");
+    from.manifests.delete(from.tags.get(hold) as Digest);
+    from.tags.delete(hold);
+    using copier = party(to, publisher.host);
+    expect((await copy(from, copier)).copied).toContain(second);
+    copier.host.time += 8 * DAY;
+    await sweep(copier);
+    to.collect();
+    expect((await checkWhole(to)).length).toBe(3);
   });
 
   test("passes over what ends at the source meanwhile", async () => {
@@ -415,12 +444,13 @@ describe("a destination that loses things", () => {
     const [from, to] = [new MemoryStore(), new MemoryStore()];
     using publisher = party(from);
     await fill(publisher);
-    using copier = party(to);
+    publisher.host.time += 10 * DAY;
+    using copier = party(to, publisher.host);
     await copy(from, copier);
     const [hold = ""] = from.tagsOf("hold-");
     await to.deleteManifest(to.tags.get(hold) as Digest);
-    // A gc that looked before the commit may do that after it: until the next copy our own holds keep the blobs.
-    copier.host.time += 6 * DAY;
+    // A gc that looked before the commit may do that after it: the holds of a name of now keep the blobs.
+    copier.host.time += 8 * DAY;
     await sweep(copier);
     to.collect();
     await checkWhole(to);
@@ -488,8 +518,11 @@ describe("a copy that was killed", () => {
       const filled = new MemoryStore();
       using publisher = party(filled);
       const names = await fill(publisher);
+      const start = publisher.host.time;
       for (let at = 1; ; at++) {
         const [from, to] = [clone(filled), new MemoryStore()];
+        const isOld = at % 3 === 0;
+        publisher.host.time = start + (isOld ? 10 * DAY : 0);
         if (kind === "lax") [to.strictness, to.refusesMissing] = ["unknown", false];
         let left = at;
         const kill = () => {
@@ -518,10 +551,12 @@ describe("a copy that was killed", () => {
         expect(viewOf(next, NAMES)).toEqual(NAMES);
         const nars = new Set(NAMES.map((name) => testEntry(name).blob.digest));
         if (!collects) expect(writtenTwice(to).filter((digest) => nars.has(digest))).toEqual([]);
-        // Held under names of now; a week later only what was copied is left.
+        // A week later only what belongs to what was copied is left.
         next.host.time += 9 * DAY;
         await sweep(next);
-        expect(new Set(to.tagsOf("hold-"))).toEqual(new Set(from.tagsOf("hold-")));
+        const others = to.tagsOf("hold-").filter((tag) => !from.tags.has(tag));
+        for (const tag of others) expect(names).toContain(holdsFor(layersOf(to, tag)) as string);
+        if (!isOld) expect(others).toEqual([]);
         to.collect();
         await checkWhole(to);
         if (left > 0) {

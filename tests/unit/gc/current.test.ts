@@ -133,6 +133,7 @@ describe("current outputs", () => {
     expect((await same()).current?.unchanged).toBe(false);
     expect((await same()).current?.unchanged).toBe(true);
     // A revert within the day counts.
+    person.host.time += HOUR;
     await publish(person, ["app2", "lib"]);
     person.host.time += HOUR;
     expect((await same()).current?.unchanged).toBe(false);

@@ -4,6 +4,8 @@ import { MAX_BLOBS } from "../../../src/cache/manifests.ts";
 import { collectGarbage } from "../../../src/gc/gc.ts";
 import { digestOf } from "../../../src/oci/digest.ts";
 import { EMPTY_CONFIG, EMPTY_CONFIG_BYTES, MEDIA_TYPE_MANIFEST } from "../../../src/oci/manifest.ts";
+import type { StoredManifest } from "../../../src/oci/store.ts";
+import { sweep } from "../../../src/protocol/end.ts";
 import { fold } from "../../../src/protocol/fold.ts";
 import { GenerationWriter } from "../../../src/protocol/generation.ts";
 import { refresh } from "../../../src/protocol/refresh.ts";
@@ -27,6 +29,36 @@ describe("gc and what is left over", () => {
     using reader = party(store);
     await refresh(reader, { list: true });
     expect(store.calls.filter((call) => call.includes("seg-"))).toEqual([]);
+  });
+
+  test("holds that say of which generation they are stay while it is there, whatever their own name", async () => {
+    const store = new MemoryStore();
+    using machine = party(store);
+    const holdFor = async (holdsFor: string | undefined, name: string) => {
+      const writer = new GenerationWriter(machine, { holdsFor });
+      const { blob } = testEntry(name);
+      await store.writeBlob(blob);
+      await writer.uploaded(blob);
+      await writer.holdAll();
+      return store.tagsOf("hold-").at(-1) as string;
+    };
+    const there = await commitNames(machine, ["there"], MAIN_LINE);
+    const kept = await holdFor(there, "a");
+    machine.host.time += HOUR;
+    await holdFor("20200101T000000Z-0123456789abcdef", "b");
+    machine.host.time += HOUR;
+    await holdFor("no name", "c");
+    machine.host.time += HOUR;
+    const odd = await holdFor(undefined, "d");
+    const { digest, mediaType } = store.manifests.get(
+      store.tags.get(odd) as never,
+    ) as never as StoredManifest;
+    store.manifests.set(digest, { digest, mediaType, bytes: new TextEncoder().encode("no manifest") });
+    machine.host.time += 8 * DAY;
+    // By its exact tag: the list may lack it.
+    store.hidden.add(`seg-${there}`);
+    await sweep(machine);
+    expect(store.tagsOf("hold-")).toEqual([kept, odd]);
   });
 
   test("holds go a week after they lost their publisher, and never while their generation is there", async () => {

@@ -305,6 +305,12 @@ describe("verify", () => {
     expect(verification.findings.map(({ kind }) => kind).sort()).toEqual(["hold-orphan", "root-behind"]);
     await repair(machine, verification);
     expect((await check(machine)).findings.map(({ kind }) => kind)).toEqual(["hold-orphan"]);
+    // A hold of a copy says which generation it is of.
+    const [of = ""] = store.tagsOf("seg-");
+    const another = new GenerationWriter(machine, { holdsFor: of.slice("seg-".length) });
+    await another.uploaded(testEntry("held-0").blob);
+    await another.holdAll();
+    expect((await check(machine)).findings.map(({ kind }) => kind)).toEqual(["hold-orphan"]);
   });
 
   test("a bad signature by a publisher's key is found, one by an unknown key is not", async () => {
