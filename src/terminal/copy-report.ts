@@ -64,7 +64,7 @@ export function copyLines({ copied, present, over, gone }: CopyReport): string[]
   const lines: string[] = [];
   if (present > 0) lines.push(`${formatCount(present, "generation")} had been copied before`);
   if (over.length > 0)
-    lines.push(`${formatCount(over.length, "generation")} stay away: a gc there has ended them`);
+    lines.push(`${formatCount(over.length, "generation")} ended at the destination before, and stays so`);
   if (gone.length > 0) lines.push(`${formatCount(gone.length, "generation")} ended at the source meanwhile`);
   if (copied.length === 0) lines.push("there was nothing new to copy");
   return lines;

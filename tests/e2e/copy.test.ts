@@ -259,7 +259,7 @@ describeWith(["nix", "registry"], "copy", () => {
     const [folder, back] = [cli.path("huge"), cli.path("back")];
     const away = `${other.host}/huge`;
     await publish(folder, huge);
-    const most = 160 * MIB;
+    const most = 200 * MIB;
     const up = await reportOf(copy(folder, away));
     expect(up.blobs.bytesSent).toBeGreaterThan(400 * MIB);
     const down = await reportOf(copy(away, back));
