@@ -388,7 +388,7 @@ describe("for any generations and policy", () => {
   const ended = (some: readonly Generation[], policy: Policy, holdings?: Holdings): Set<string> =>
     new Set(planGc(some, policy, NOW, holdings).decisions.flatMap(({ name, ends }) => (ends ? [name] : [])));
 
-  test("never ends the newest of a line on a kept branch, of a pin in its days, or one younger than a day", () => {
+  test("never ends the newest of a line on a kept branch, a pin, or one younger than a day", () => {
     fc.assert(
       fc.property(generations, policies, (some, policy) => {
         const over = ended(some, policy, held(some));
