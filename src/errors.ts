@@ -39,7 +39,7 @@ export const EXIT_CODES = {
   build: 15,
   /** `doctor` found something wrong, or `use` that Nix will not use the cache. */
   unwell: 16,
-  /** What was asked for is not in the cache: a generation, or for `why` a path. */
+  /** What was asked for is not in the cache: a generation, a pin, or for `why` and `pin` a path. */
   absent: 17,
   /** Interrupted by a signal, or aborted by the caller. */
   interrupted: 130,

@@ -14,9 +14,11 @@ export const copy = command(
     from: {
       type: "positional",
       required: false,
+      valueHint: "REF",
+
       description: "The cache to read: HOST/NAME, OWNER/REPO, or a folder",
     },
-    to: { type: "positional", required: false, description: "The cache to write" },
+    to: { type: "positional", required: false, valueHint: "REF", description: "The cache to write" },
     generation: {
       type: "string",
       valueHint: "NAME…",

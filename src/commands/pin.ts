@@ -25,6 +25,7 @@ export const pin = command(
     what: {
       type: "positional",
       required: false,
+      valueHint: "PATH",
       description: "A store path, its hash, a link such as ./result, or the name of a published output",
     },
     cache: cacheArgs("").cache,

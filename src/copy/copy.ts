@@ -57,7 +57,7 @@ export interface CopyReport {
 
 /**
  * @param only names of generations, with or without `seg-`; by default all that live
- * @throws `usage` when there is nothing to copy; what the stores throw. What is complete by then stays.
+ * @throws `absent` when there is nothing to copy; what the stores throw. What is complete by then stays.
  */
 export async function copyCache(context: CopyContext, only?: readonly string[]): Promise<CopyReport> {
   const { source, store, signal, progress } = context;
@@ -157,7 +157,7 @@ async function chosen(
 }
 
 function nothing(message: string, hint?: string): NixcacheError {
-  return new NixcacheError("usage", message, hint === undefined ? {} : { hint });
+  return new NixcacheError("absent", message, hint === undefined ? {} : { hint });
 }
 
 type Outcome = "copied" | "present" | "over" | "gone" | { readonly damaged: string };

@@ -18,7 +18,7 @@ const MEANINGS: Readonly<Record<ErrorCode, string>> = {
   damaged: "verify found damage",
   build: "Published, but some outputs could not be built",
   unwell: "doctor found something wrong, or use that Nix will not use the cache",
-  absent: "A path (why) or a generation is not in the cache",
+  absent: "A path (why, pin), a pin or a generation is not in the cache",
   interrupted: "Interrupted",
 };
 

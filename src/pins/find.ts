@@ -27,7 +27,7 @@ export interface Found {
 
 /**
  * @param resolveLink the store path that a file of this machine is or leads to
- * @throws `usage` when nothing or several things have that name, or the cache does not have the path
+ * @throws `absent` when nothing has that name, or the cache does not have the path; `usage` when several things do
  */
 export async function findWanted(
   view: IndexReader,
@@ -48,7 +48,7 @@ function findPath(view: IndexReader, path: string): Found {
   const hash = isStoreHash(path) ? path : storeHashOf(path);
   const narinfo = view.narinfo(hash);
   if (narinfo === undefined) {
-    throw new NixcacheError("usage", `${path} is not in the cache, so there is nothing to hold`, {
+    throw new NixcacheError("absent", `${path} is not in the cache, so there is nothing to hold`, {
       hint: "Publish it first. What an upstream cache has is not published, and needs no pin.",
     });
   }
@@ -88,7 +88,7 @@ function unknownOutput(publishes: readonly Generation[], { what, source, system 
     similar.length > 0 && !names.has(what)
       ? `Outputs with such a name: ${listed(similar)}.`
       : "Name a store path, or an output as `nixcache publish --json` shows it; a link needs a slash, as in ./result.";
-  return new NixcacheError("usage", `no publish${where} has an output ${preview(what)}`, { hint });
+  return new NixcacheError("absent", `no publish${where} has an output ${preview(what)}`, { hint });
 }
 
 function ambiguous(found: readonly Generation[], what: string): NixcacheError {

@@ -15,7 +15,7 @@ export interface Unpinned {
   readonly waiting: readonly GenerationName[];
 }
 
-/** @throws `usage` when there is no such pin; what the store throws */
+/** @throws `absent` when there is no such pin; what the store throws */
 export async function unpin(context: ProtocolContext, name: string, tool: string): Promise<Unpinned> {
   await refresh(context, { list: true });
   const { view } = context.database;
@@ -45,5 +45,5 @@ function unknownPin(name: string, known: readonly string[]): NixcacheError {
     known.length === 0
       ? "There are no pins."
       : `The pins are ${known.slice(0, 20).join(", ")}${known.length > 20 ? ", …" : ""}.`;
-  return new NixcacheError("usage", `there is no pin ${preview(name)}`, { hint });
+  return new NixcacheError("absent", `there is no pin ${preview(name)}`, { hint });
 }

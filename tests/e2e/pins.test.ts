@@ -174,13 +174,13 @@ describeWith(["nix", "registry"], "pins", () => {
 
   test.each<[string, string[], number, RegExp]>([
     ["pin without a path", ["pin", "x"], 2, /pin takes a NAME and a PATH or OUTPUT/],
-    ["pin of what the cache does not have", ["pin", "x", "a".repeat(32)], 2, /is not in the cache/],
-    ["pin of an unknown output", ["pin", "x", "nothing"], 2, /no publish has an output "nothing"/],
+    ["pin of what the cache does not have", ["pin", "x", "a".repeat(32)], 17, /is not in the cache/],
+    ["pin of an unknown output", ["pin", "x", "nothing"], 17, /no publish has an output "nothing"/],
     ["pin of a file that is not in the store", ["pin", "x", "./config"], 3, /names no path of the Nix store/],
     ["pin under a bad name", ["pin", "x y", "nothing"], 2, /as the name of a pin/],
     ["pin for no days", ["pin", "x", "nothing", "--keep-days", "0"], 2, /--keep-days/],
     ["pin of no revisions", ["pin", "x", "nothing", "--keep-revisions", "0"], 2, /--keep-revisions/],
-    ["unpin of what is not pinned", ["unpin", "x"], 2, /there is no pin "x"/],
+    ["unpin of what is not pinned", ["unpin", "x"], 17, /there is no pin "x"/],
     ["unpin of nothing", ["unpin"], 2, /unpin takes the NAME/],
     ["pins with an argument", ["pins", "x"], 2, /unexpected argument/],
     [
