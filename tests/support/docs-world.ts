@@ -1,0 +1,127 @@
+/**
+ * A machine for the commands of one page: the compiled binary on PATH, the real Nix with a store of its own, the real
+ * registry, and a home with nothing in it.
+ *
+ * Doubles: `nixpkgs` is a flake of a few packages that `/bin/sh` builds, since the real one cannot be fetched.
+ */
+import { existsSync } from "node:fs";
+import { mkdir, mkdtemp, realpath, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { ROOT } from "../../scripts/process.ts";
+import { type ShellWorld, SYSTEM } from "./docs-shell.ts";
+import { removeStore, type TestNix } from "./nix.ts";
+import { freePort } from "./registry.ts";
+import { storeVariables } from "./substitute.ts";
+
+/** What pages take out of nixpkgs. */
+const NIXPKGS = `{
+  outputs = { self }: let
+    build = name: script: derivation {
+      inherit name; system = "${SYSTEM}"; builder = "/bin/sh"; args = [ "-e" "-c" ("PATH=/usr/bin:/bin\\n" + script) ];
+    };
+    packages = rec {
+      library = build "library" "mkdir $out; echo a library > $out/file";
+      hello = build "hello-2.12" "mkdir -p $out/bin; echo 'echo Hello, world!' > $out/bin/hello; echo \${library} > $out/library";
+      git = build "git-2.44" "mkdir $out; echo git > $out/file";
+      jq = build "jq-1.7" "mkdir $out; echo jq > $out/file";
+      writeShellScriptBin = name: text: build name "mkdir -p $out/bin; echo \${builtins.toFile name text} > $out/bin/\${name}";
+      mkShell = { packages }: build "shell" "echo \${toString packages} > $out";
+    };
+  in {
+    packages.${SYSTEM} = { inherit (packages) hello git jq; };
+    legacyPackages.${SYSTEM} = packages;
+    lib.genAttrs = names: f: builtins.listToAttrs (map (name: { inherit name; value = f name; }) names);
+  };
+}
+`;
+
+export interface Surroundings {
+  readonly nix: TestNix;
+  /** `127.0.0.1:PORT` of the registry. */
+  readonly registry: string;
+  /** URL of a binary cache that is not ours. */
+  readonly binaryCache: string;
+  /** A store path in there. */
+  readonly elsewhere: string;
+  /** URL below which the files of a release are. */
+  readonly releases: string;
+}
+
+export interface PageWorld extends ShellWorld {
+  close(): Promise<void>;
+}
+
+let worlds = 0;
+
+/** A world whose cache OWNER/REPO holds what `nixpkgs#hello` is, signed. */
+export async function openWorld({ nix, ...around }: Surroundings): Promise<PageWorld> {
+  const folder = await realpath(await mkdtemp(join(tmpdir(), "nixcache-test-docs-")));
+  const repository = `page-${++worlds}`;
+  const port = await freePort();
+  for (const name of ["bin", "home", "tmp", "work", "nixpkgs", "var/cache", "var/lib", "srv"])
+    await mkdir(join(folder, name), { recursive: true });
+  await symlink(join(ROOT, "dist", "nixcache"), join(folder, "bin", "nixcache"));
+  await writeFile(join(folder, "nixpkgs", "flake.nix"), NIXPKGS);
+  const flakes = {
+    version: 2,
+    flakes: [
+      { from: { type: "indirect", id: "nixpkgs" }, to: { type: "path", path: join(folder, "nixpkgs") } },
+    ],
+  };
+  await writeFile(join(folder, "registry.json"), JSON.stringify(flakes));
+  const own = storeVariables(nix);
+  const env = {
+    ...own,
+    NIX_CONFIG: `${own.NIX_CONFIG ?? ""}\nflake-registry = ${join(folder, "registry.json")}\n`,
+    PATH: `${join(folder, "bin")}:${process.env.PATH}`,
+    HOME: join(folder, "home"),
+    TMPDIR: join(folder, "tmp"),
+    LANG: "C.UTF-8",
+    NIXCACHE_REGISTRY: around.registry,
+    NIXCACHE_PORT: String(port),
+    NIXCACHE_UPSTREAM: around.binaryCache,
+    GIT_AUTHOR_NAME: "me",
+    GIT_AUTHOR_EMAIL: "me@example.org",
+    GIT_COMMITTER_NAME: "me",
+    GIT_COMMITTER_EMAIL: "me@example.org",
+  };
+  const run = async (...argv: string[]) => {
+    const child = Bun.spawn(argv, { cwd: folder, env, stdin: "ignore", stdout: "pipe", stderr: "pipe" });
+    const [stdout, stderr, code] = await Promise.all([
+      child.stdout.text(),
+      child.stderr.text(),
+      child.exited,
+    ]);
+    if (code !== 0) throw new Error(`${argv.join(" ")}: status ${code}\n${stderr}`);
+    return stdout;
+  };
+  await run("nixcache", "keygen", "me-1", "seed.key", "seed.pub");
+  const cache = `${around.registry}/${repository}/repo/nix-cache`;
+  await run("nixcache", "publish", "nixpkgs#hello", "--cache", cache, "--signing-key-file", "seed.key");
+  return {
+    ...{ ...around, folder, env, repository, port },
+    close: () => removeStore(folder),
+  };
+}
+
+/** A release for this system, as `bun run release` names its files, of the executable that is there. */
+export async function packRelease(folder: string): Promise<void> {
+  await mkdir(folder, { recursive: true });
+  const script = `tar -C "${join(ROOT, "dist")}" -c nixcache | gzip -1 > nixcache-${SYSTEM}.tar.gz && sha256sum *.tar.gz > SHA256SUMS`;
+  const child = Bun.spawn(["bash", "-o", "pipefail", "-c", script], { cwd: folder });
+  if ((await child.exited) !== 0) throw new Error(`${script}: status ${child.exitCode}`);
+}
+
+/** Files, as any web server gives them away. */
+export function serveFiles(folder: string): { readonly url: string; close(): Promise<void> } {
+  const server = Bun.serve({
+    hostname: "127.0.0.1",
+    port: 0,
+    fetch: ({ url }) => {
+      const file = join(folder, decodeURIComponent(new URL(url).pathname));
+      return existsSync(file) ? new Response(Bun.file(file)) : new Response(null, { status: 404 });
+    },
+  });
+  return { url: `http://127.0.0.1:${server.port}`, close: () => server.stop(true) };
+}

@@ -1,0 +1,81 @@
+/** Commands and flags that stand inside of a line are held against their definitions; blocks are run elsewhere. */
+import { describe, expect, test } from "bun:test";
+import {
+  allFlags,
+  COMMANDS,
+  complaint,
+  FLAGS_NOT_YET,
+  isAhead,
+  NOT_YET,
+  wordsOf,
+} from "../../support/command-lines.ts";
+import { PAGES, page } from "../../support/docs.ts";
+
+/** Flags of other programs. */
+const FOREIGN: Readonly<Record<string, string>> = {
+  "--fallback": "nix",
+  "--apply": "nix eval",
+  "--keep-going": "nix",
+  "--log-format internal-json": "nix",
+  "--option": "nix",
+  "--json": "nix",
+  "--add-root": "nix-store",
+  "--realise": "nix-store",
+  "--delete-untagged": "docker-registry garbage-collect",
+  "--impure": "nix",
+};
+
+const flags = allFlags();
+const spans = PAGES.flatMap(({ spans }) => spans);
+const commands = spans.filter(({ text }) => /^nixcache [a-z…]/.test(text));
+
+test.each(commands.filter(({ text }) => !isAhead(text)).map(({ at, text }) => [at, text] as const))(
+  "%s: %s",
+  (_, text) => {
+    // `nixcache …`, and what is said of all of a kind.
+    if (text.includes("nixcache …")) return;
+    expect(complaint(wordsOf(text).slice(1))).toBeUndefined();
+  },
+);
+
+test("flags are ours, or those of programs that we know", () => {
+  const ahead = FLAGS_NOT_YET.map((text) => text.split(" ")[1]);
+  const unknown = spans.flatMap(({ at, text }) => {
+    const [flag = ""] = /^--?[A-Za-z][\w-]*/.exec(text) ?? [];
+    const known =
+      flag === "" || flags.has(flag) || flag in FOREIGN || text in FOREIGN || ahead.includes(flag);
+    return known ? [] : [`${at}: ${text}`];
+  });
+  expect(unknown).toEqual([]);
+});
+
+test("the README has a row for each command", () => {
+  const named = page("README.md").rows.flatMap(
+    ({ cells: [cell = ""] }) => /^`nixcache ([a-z]+)/.exec(cell)?.[1] ?? [],
+  );
+  expect(named.filter((name) => !NOT_YET.includes(name)).sort()).toEqual(Object.keys(COMMANDS).sort());
+});
+
+test("nothing is said to be missing that is there", () => {
+  expect(NOT_YET.filter((name) => name in COMMANDS)).toEqual([]);
+  const there = FLAGS_NOT_YET.filter((text) => {
+    const [command = "", flag = ""] = text.split(" ");
+    return complaint([command, flag, "x"]) === undefined;
+  });
+  expect(there).toEqual([]);
+});
+
+describe("what the check finds", () => {
+  test.each([
+    ["serve --cache OWNER/REPO", undefined],
+    ["frobnicate", 'there is no command "frobnicate"'],
+    ["serve --prot 1", "Unknown option '--prot'"],
+    ["serve --port", "--port needs a value"],
+    ["keygen NAME [SECRET-FILE] [PUBLIC-FILE]", undefined],
+    ["gc extra", 'unexpected argument "extra"'],
+    ["publish --watch -- COMMAND…", undefined],
+    ['publish --upstream ""', undefined],
+  ])("%s", (text, expected) => {
+    expect(complaint(wordsOf(text))).toBe(expected);
+  });
+});
