@@ -18,7 +18,6 @@ import {
 import { openWorld, packRelease, type Surroundings, serveFiles } from "../support/docs-world.ts";
 import { Cleanup } from "../support/lease.ts";
 import { describeWith, openNix } from "../support/needs.ts";
-import { nginxProgram } from "../support/nginx.ts";
 import { shellDerivation, type TestNix } from "../support/nix.ts";
 import { startRegistry } from "../support/registry.ts";
 
@@ -165,7 +164,9 @@ describeWith(["nginx"], "nginx", () => {
         file,
         `pid ${folder}/pid; error_log stderr;\nevents {}\nhttp {\naccess_log off;\n${text}\n}\n`,
       );
-      const child = Bun.spawn([nginxProgram() ?? "nginx", "-t", "-c", file, "-p", folder], {
+      const nginx =
+        Bun.which("nginx", { PATH: `${process.env.PATH}:/usr/local/sbin:/usr/sbin:/sbin` }) ?? "nginx";
+      const child = Bun.spawn([nginx, "-t", "-c", file, "-p", folder], {
         stdout: "ignore",
         stderr: "pipe",
       });
