@@ -54,15 +54,20 @@ export interface PageWorld extends ShellWorld {
 
 let worlds = 0;
 
-/** A world whose cache OWNER/REPO holds what `nixpkgs#hello` is, signed. */
+/** A world whose cache OWNER/REPO holds what `nixpkgs#hello` is, signed, and whose folder has the `config` of ours. */
 export async function openWorld({ nix, ...around }: Surroundings): Promise<PageWorld> {
   const folder = await realpath(await mkdtemp(join(tmpdir(), "nixcache-test-docs-")));
   const repository = `page-${++worlds}`;
   const port = await freePort();
-  for (const name of ["bin", "home", "tmp", "work", "nixpkgs", "var/cache", "var/lib", "srv"])
+  for (const name of ["bin", "home", "tmp", "work/config", "nixpkgs", "var/cache", "var/lib", "srv"])
     await mkdir(join(folder, name), { recursive: true });
   await symlink(join(ROOT, "dist", "nixcache"), join(folder, "bin", "nixcache"));
   await writeFile(join(folder, "nixpkgs", "flake.nix"), NIXPKGS);
+  const config = await Bun.file(join(ROOT, "config", "flake.nix")).text();
+  await writeFile(
+    join(folder, "work", "config", "flake.nix"),
+    config.replace('"github:NixOS/nixpkgs/nixos-unstable"', '"nixpkgs"'),
+  );
   const flakes = {
     version: 2,
     flakes: [

@@ -50,8 +50,8 @@ test("flags are ours, or those of programs that we know", () => {
 });
 
 test("the README has a row for each command", () => {
-  const named = page("README.md").rows.flatMap(
-    ({ cells: [cell = ""] }) => /^`nixcache ([a-z]+)/.exec(cell)?.[1] ?? [],
+  const named = page("README.md").rows.flatMap(({ code: [names = []] }) =>
+    names.flatMap((text) => /^nixcache ([a-z]+)/.exec(text)?.[1] ?? []),
   );
   expect(named.filter((name) => !NOT_YET.includes(name)).sort()).toEqual(Object.keys(COMMANDS).sort());
 });
