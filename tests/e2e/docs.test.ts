@@ -49,7 +49,7 @@ describeWith(["nix", "registry"], "the commands", () => {
   });
 
   test.each(withCommands)("%s", async (_, page) => {
-    const world = await openWorld(around);
+    const world = await openWorld(around, { withBranch: /\bmain~1\b/.test(page.text) });
     try {
       expect(await runPage(page, world)).toEqual([]);
     } finally {

@@ -54,8 +54,23 @@ export interface PageWorld extends ShellWorld {
 
 let worlds = 0;
 
-/** A world whose cache OWNER/REPO holds what `nixpkgs#hello` is, signed, and whose folder has the `config` of ours. */
-export async function openWorld({ nix, ...around }: Surroundings): Promise<PageWorld> {
+/** What the branch `main` had in two publishes. */
+const publishes = ["git", "jq"].map(
+  (name) => `{
+  inputs.nixpkgs.url = "nixpkgs";
+  outputs = { nixpkgs, ... }: { packages.${SYSTEM}.tool = nixpkgs.packages.${SYSTEM}.${name}; };
+}
+`,
+);
+
+/**
+ * A world whose cache OWNER/REPO holds what `nixpkgs#hello` is, signed, and whose folder has the `config` of ours.
+ * @param withBranch whether it also has two publishes of a branch `main`
+ */
+export async function openWorld(
+  { nix, ...around }: Surroundings,
+  { withBranch }: { withBranch: boolean },
+): Promise<PageWorld> {
   const folder = await realpath(await mkdtemp(join(tmpdir(), "nixcache-test-docs-")));
   const repository = `page-${++worlds}`;
   const port = await freePort();
@@ -103,7 +118,20 @@ export async function openWorld({ nix, ...around }: Surroundings): Promise<PageW
   };
   await run("nixcache", "keygen", "me-1", "seed.key", "seed.pub");
   const cache = `${around.registry}/${repository}/repo/nix-cache`;
-  await run("nixcache", "publish", "nixpkgs#hello", "--cache", cache, "--signing-key-file", "seed.key");
+  const publish = ["nixcache", "publish", "--cache", cache, "--signing-key-file", "seed.key"];
+  await run(...publish, "nixpkgs#hello");
+  for (const flake of withBranch ? publishes : []) {
+    const checkout = join(folder, "checkout");
+    await mkdir(checkout, { recursive: true });
+    await writeFile(join(checkout, "flake.nix"), flake);
+    if (flake === publishes[0]) {
+      await run("git", "init", "--quiet", "--initial-branch=main", checkout);
+      await run("git", "-C", checkout, "remote", "add", "origin", "https://github.com/owner/repo");
+    }
+    await run("git", "-C", checkout, "add", ".");
+    await run("git", "-C", checkout, "commit", "--quiet", "--message", "seed");
+    await run(...publish, "--flake", checkout);
+  }
   return {
     ...{ ...around, folder, env, repository, port },
     close: () => removeStore(folder),
