@@ -4,7 +4,8 @@ import { mkdir, mkdtemp, realpath, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import packageJson from "../../package.json" with { type: "json" };
-import { complaint, isAhead, wordsOf } from "../support/command-lines.ts";
+import { isAhead } from "../support/ahead.ts";
+import { complaint, wordsOf } from "../support/command-lines.ts";
 import { PAGES } from "../support/docs.ts";
 import {
   NOT_RUN,

@@ -1,47 +1,17 @@
 /** What pages say that people shall type, held against the definitions of the commands. */
-import type { ArgsDef, CommandDef } from "citty";
+import type { ArgsDef } from "citty";
 import { readArguments } from "../../src/commands/command.ts";
-import { gc } from "../../src/commands/gc.ts";
-import { keygen } from "../../src/commands/keygen.ts";
-import { publish } from "../../src/commands/publish.ts";
-import { serve } from "../../src/commands/serve.ts";
-import { verify } from "../../src/commands/verify.ts";
+import { commands } from "../../src/commands/commands.ts";
 import { messageOf } from "../../src/errors.ts";
 
-export const COMMANDS: Readonly<Record<string, CommandDef>> = { serve, publish, verify, gc, keygen };
-
-/** Commands that pages describe ahead of the binary. Empty when all is done. */
-export const NOT_YET: readonly string[] = [
-  ...["use", "doctor", "init", "completions", "man"],
-  ...["pin", "unpin", "pins", "copy"],
-  ...["list", "history", "diff", "why"],
-];
-
-/** Flags of the same kind, behind their command. */
-export const FLAGS_NOT_YET: readonly string[] = [
-  ...["serve --at", "gc --roots-from", "pin --keep-days", "pin --keep-revisions"],
-  ...["use --mode", "use --print", "use --remove", "use --url"],
-];
-
-/** Whether a line is about what the binary does not have yet. */
-export function isAhead(line: string): boolean {
-  return (
-    NOT_YET.some((name) => new RegExp(`\\bnixcache ${name}\\b`).test(line)) ||
-    FLAGS_NOT_YET.some((text) => {
-      const [command, flag = ""] = text.split(" ");
-      return new RegExp(`\\bnixcache ${command}\\b`).test(line) && line.includes(flag);
-    })
-  );
-}
-
-export function argsOf(name: string): ArgsDef | undefined {
-  return Object.hasOwn(COMMANDS, name) ? (COMMANDS[name]?.args as ArgsDef) : undefined;
+function argsOf(name: string): ArgsDef | undefined {
+  return Object.hasOwn(commands, name) ? commands[name]?.args : undefined;
 }
 
 /** Every flag of every command, as it is typed. */
 export function allFlags(): ReadonlySet<string> {
   const flags = new Set(["--help", "--version", "-h", "-v"]);
-  for (const name of Object.keys(COMMANDS)) {
+  for (const name of Object.keys(commands)) {
     for (const [flag, def] of Object.entries(argsOf(name) ?? {})) {
       if (def.type === "positional") continue;
       flags.add(`--${flag}`);

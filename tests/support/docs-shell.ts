@@ -4,7 +4,7 @@
  */
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { isAhead } from "./command-lines.ts";
+import { isAhead } from "./ahead.ts";
 import type { Block, Page } from "./docs.ts";
 import { patternOf } from "./source-texts.ts";
 
@@ -26,7 +26,10 @@ export function substitute(text: string, world: ShellWorld): string {
   const table: readonly [found: RegExp | string, by: string][] = [
     // The registry of these tests in the place of GitHub's, a repository for each page.
     [/(?<=NIXCACHE_REPO=)OWNER\/REPO/g, `${repository}/repo`],
-    [/(?<!github:)\b(ghcr\.io\/)?OWNER\/REPO(\/nix-cache)?/g, `${registry}/${repository}/repo/nix-cache`],
+    [
+      /(?<!github:|--repo )\b(ghcr\.io\/)?OWNER\/REPO(\/nix-cache)?/g,
+      `${registry}/${repository}/repo/nix-cache`,
+    ],
     [/registry\.example\.org\//g, `${registry}/${repository}/`],
     // Others' caches: a small one of these tests, over HTTP.
     [/https:\/\/(NAME\.cachix\.org|attic\.example\.org\/NAME|cache\.nixos\.org)/g, binaryCache],

