@@ -21,15 +21,12 @@ export interface Sources {
 }
 
 export function readSources(): Sources {
-  const texts = new Set<string>();
-  const hints = new Set<string>();
-  for (const file of new Bun.Glob("**/*.ts").scanSync({ cwd: join(ROOT, "src") })) {
-    const text = readFileSync(join(ROOT, "src", file), "utf8");
-    const tree = parseSource(text);
-    for (const found of textsIn(tree)) texts.add(found.trim());
-    for (const found of hintsIn(tree)) hints.add(found);
-  }
-  return { texts: [...texts], hints: [...hints] };
+  const files = new Bun.Glob("**/*.ts").scanSync({ cwd: join(ROOT, "src") });
+  const trees = [...files].map((file) => parseSource(readFileSync(join(ROOT, "src", file), "utf8")));
+  return {
+    texts: [...new Set(trees.flatMap(textsIn).map((text) => text.trim()))],
+    hints: hintsIn(trees),
+  };
 }
 
 export function parseSource(text: string): Node {
@@ -50,18 +47,16 @@ export function textsIn(tree: Node): string[] {
 
 /**
  * What is given as a `hint`, or by the name of one: a property, a variable, a parameter's default, the argument for a
- * parameter of that name in the same file, or whatever a function called `hint…` has in it.
+ * parameter of that name, or whatever a function called `hint…` has in it.
  */
-export function hintsIn(tree: Node): string[] {
+export function hintsIn(trees: readonly Node[]): string[] {
   const found = new Set<string>();
   const take = (value: unknown) => {
-    for (const text of outermostTexts(value as AnyNode)) found.add(text);
+    for (const text of outermostTexts(value as AnyNode)) found.add(text.trim());
   };
-  const isHint = (node: unknown) =>
-    /^(hints?|HINTS?|hint[A-Z]\w*)$/.test((node as { name?: string })?.name ?? "");
   /** By function, the place of its parameter. */
   const places = new Map<string, number>();
-  walk(tree, (node) => {
+  walk(trees, (node) => {
     if (node.type === "Property" && isHint(node.key)) take(node.value);
     if (node.type === "VariableDeclarator" && isHint(node.id)) take(node.init);
     if (node.type === "AssignmentPattern" && isHint(node.left)) take(node.right);
@@ -70,15 +65,17 @@ export function hintsIn(tree: Node): string[] {
     const place = (node.params as AnyNode[]).findIndex((param) => isHint(param) || isHint(param.left));
     if (place >= 0) places.set((node.id as unknown as { name: string }).name, place);
   });
-  walk(tree, (node) => {
+  walk(trees, (node) => {
     if (node.type !== "CallExpression") return;
     const place = places.get((node.callee as { name?: string }).name ?? "");
     if (place !== undefined) take((node.arguments as AnyNode[])[place]);
   });
   // Words that a hint is put together of are none by themselves.
-  return [...found]
-    .map((text) => text.trim())
-    .filter((text) => /[.)]$/.test(text) || text.split(" ").length > 3);
+  return [...found].filter((text) => /[.)]$/.test(text) || text.split(" ").length > 3);
+}
+
+function isHint(node: unknown): boolean {
+  return /^(hints?|HINTS?|hint[A-Z]\w*)$/.test((node as { name?: string } | null)?.name ?? "");
 }
 
 /** Whether the binary may print `message`, where `…` stands for anything and the rest for itself. */

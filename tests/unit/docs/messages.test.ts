@@ -75,7 +75,7 @@ describe("what is found in sources", () => {
   });
 
   test("hints, wherever they stand", () => {
-    expect(hintsIn(tree).sort()).toEqual([
+    expect(hintsIn([tree]).sort()).toEqual([
       "Give up on it.",
       "Read the help of it.",
       "Try it again.",

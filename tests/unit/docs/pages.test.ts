@@ -1,6 +1,6 @@
 /** The pages among each other: links, what the map lists, and blocks that something checks. */
 import { describe, expect, test } from "bun:test";
-import { existsSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { dirname, join, normalize } from "node:path";
 import { ROOT } from "../../../scripts/process.ts";
 import { PAGES_AHEAD } from "../../support/ahead.ts";
@@ -50,6 +50,16 @@ test("the map lists every page once", () => {
     file.startsWith("docs/") ? file.slice("docs/".length) : `../${file}`,
   );
   expect(listed.sort()).toEqual(expected.sort());
+});
+
+test("CONTRIBUTING.md says what each folder is for", () => {
+  const { text } = page("CONTRIBUTING.md");
+  const folders = ["src", "tests"].flatMap((top) =>
+    readdirSync(join(ROOT, top), { withFileTypes: true })
+      .filter((entry) => entry.isDirectory())
+      .map(({ name }) => `${top}/${name}/`),
+  );
+  expect(folders.filter((folder) => !text.includes(`\n${folder} `))).toEqual([]);
 });
 
 test("every block is of a kind that is checked", () => {
