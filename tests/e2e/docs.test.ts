@@ -114,7 +114,9 @@ describeWith(["nix"], "configuration", () => {
   });
 
   test.each(blocksOf("nix"))("%s is Nix", async (_, text) => {
-    await nix.run("nix-instantiate", ["--parse", "-"], { stdin: text });
+    // A piece of a set.
+    const whole = /^[\w.-]+ = /.test(text) ? `{ ${text} }` : text;
+    await nix.run("nix-instantiate", ["--parse", "-"], { stdin: whole });
   });
 
   test.each(ini.filter(([, text]) => !isUnit(text)))("%s is taken by Nix", async (_, text) => {

@@ -48,10 +48,6 @@ export const MESSAGES_AHEAD: readonly string[] = [
   "nixcache history lists the generations.",
   "… of … is not there any more",
   "It has ended and was deleted; nixcache history lists what there is.",
-  // the cache of nixcache-oci
-  "…: NARs of … vanish one after the other",
-  "The registry is collecting what no manifest names: run it again.",
-  "Try again; when it stays, publish once more with nixcache-oci, or delete the tag … if the cache was adopted.",
   // the modules
   "NIX_SSL_CERT_FILE: got … with no certificate in it, expected certificate authorities",
   "Name a file of PEM certificates, such as /etc/ssl/certs/ca-certificates.crt, or unset it.",
