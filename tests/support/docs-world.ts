@@ -9,10 +9,12 @@ import { copyFile, mkdir, mkdtemp, realpath, symlink, writeFile } from "node:fs/
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ROOT } from "../../scripts/process.ts";
+import { openCacheStore } from "./audit.ts";
 import { type ShellWorld, SYSTEM } from "./docs-shell.ts";
 import { removeStore, type TestNix } from "./nix.ts";
 import { freePort } from "./registry.ts";
 import { storeVariables } from "./substitute.ts";
+import { pushV1, v1Path } from "./v1-cache.ts";
 
 /** What pages take out of nixpkgs. */
 const NIXPKGS = `{
@@ -54,7 +56,10 @@ export interface PageWorld extends ShellWorld {
 
 let worlds = 0;
 
-/** What the branch `main` had in two publishes. */
+/** What OWNER/REPO holds: `nixpkgs#hello`, and two publishes of a branch `main` beside it; or what nixcache-oci has left. */
+export type Seed = "hello" | "branch" | "nixcache-oci";
+
+/** What the branch `main` had. */
 const publishes = ["git", "jq"].map(
   (name) => `{
   inputs.nixpkgs.url = "nixpkgs";
@@ -63,14 +68,8 @@ const publishes = ["git", "jq"].map(
 `,
 );
 
-/**
- * A world whose cache OWNER/REPO holds what `nixpkgs#hello` is, signed, and whose folder has the `config` of ours.
- * @param withBranch whether it also has two publishes of a branch `main`
- */
-export async function openWorld(
-  { nix, ...around }: Surroundings,
-  { withBranch }: { withBranch: boolean },
-): Promise<PageWorld> {
+/** A world with a cache OWNER/REPO that is signed, and with the `config` of ours in its folder. */
+export async function openWorld({ nix, ...around }: Surroundings, seed: Seed): Promise<PageWorld> {
   const folder = await realpath(await mkdtemp(join(tmpdir(), "nixcache-test-docs-")));
   const repository = `page-${++worlds}`;
   const port = await freePort();
@@ -121,11 +120,12 @@ export async function openWorld(
     if (code !== 0) throw new Error(`${argv.join(" ")}: status ${code}\n${stderr}`);
     return stdout;
   };
-  await run("nixcache", "keygen", "me-1", "seed.key", "seed.pub");
   const cache = `${around.registry}/${repository}/repo/nix-cache`;
+  await run("nixcache", "keygen", "me-1", "seed.key", "seed.pub");
   const publish = ["nixcache", "publish", "--cache", cache, "--signing-key-file", "seed.key"];
-  await run(...publish, "nixpkgs#hello");
-  for (const flake of withBranch ? publishes : []) {
+  if (seed === "nixcache-oci") await pushV1(openCacheStore(cache), [v1Path("one"), v1Path("two", ["one"])]);
+  else await run(...publish, "nixpkgs#hello");
+  for (const flake of seed === "branch" ? publishes : []) {
     const checkout = join(folder, "checkout");
     await mkdir(checkout, { recursive: true });
     await writeFile(join(checkout, "flake.nix"), flake);

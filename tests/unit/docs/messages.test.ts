@@ -1,5 +1,8 @@
 /** `docs/troubleshooting.md` quotes what the binary prints: nothing else, and every hint and exit status. */
 import { describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { ROOT } from "../../../scripts/process.ts";
 import { EXIT_CODES } from "../../../src/errors.ts";
 import { EXIT_CODES_AHEAD, MESSAGES_AHEAD } from "../../support/ahead.ts";
 import { page } from "../../support/docs.ts";
@@ -58,6 +61,14 @@ test("the table of exit statuses in docs/configuration.md has each of them", () 
     /^\d+$/.test(cell) ? [Number(cell)] : [],
   );
   expect(numbers).toEqual([0, ...exitCodes.map(({ number }) => number)]);
+});
+
+test("docs/inspecting.md explains what verify finds", () => {
+  const findings = textsIn(parseSource(readFileSync(join(ROOT, "src/verify/finding.ts"), "utf8")));
+  const explained = page("docs/inspecting.md").rows.flatMap(({ code: [finding = []] }) => finding);
+  const sentences = findings.filter((text) => text.includes(" "));
+  expect(sentences.length).toBeGreaterThan(8);
+  expect(sentences.filter((text) => !explained.includes(text))).toEqual([]);
 });
 
 describe("what is found in sources", () => {
