@@ -70,8 +70,9 @@ export function hintsIn(trees: readonly Node[]): string[] {
     const place = places.get((node.callee as { name?: string }).name ?? "");
     if (place !== undefined) take((node.arguments as AnyNode[])[place]);
   });
-  // Words that a hint is put together of are none by themselves.
-  return [...found].filter((text) => /[.)]$/.test(text) || text.split(" ").length > 3);
+  // Words that a hint is put together of are none by themselves, nor is what goes on in the middle of a line.
+  const isSentence = (text: string) => /[.)]$/.test(text) || text.split(" ").length > 3;
+  return [...found].filter((text) => isSentence(text) && /^[\p{L}…]/u.test(text));
 }
 
 function isHint(node: unknown): boolean {
