@@ -6,7 +6,7 @@ export const COMMANDS_AHEAD: readonly string[] = [...["pin", "unpin", "pins", "c
 
 /** Behind their command. */
 export const FLAGS_AHEAD: readonly string[] = [
-  ...["gc --roots-from", "pin --keep-days", "pin --keep-revisions"],
+  ...["gc --roots-from", "pin --keep-days", "pin --keep-revisions", "pin --source", "pin --system"],
 ];
 
 /** As `docs/troubleshooting.md` quotes them. */
