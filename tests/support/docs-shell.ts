@@ -4,7 +4,6 @@
  */
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { isAhead } from "./ahead.ts";
 import type { Block, Page } from "./docs.ts";
 import { patternOf } from "./source-texts.ts";
 
@@ -143,9 +142,7 @@ nixcache() {
 /** @returns what went wrong, in words; nothing when all went well */
 export async function runPage(page: Page, world: ShellWorld): Promise<string[]> {
   const { folder, env } = world;
-  const statements = statementsOf(page).filter(
-    ({ text }) => notRunReason(text) === undefined && !isAhead(text),
-  );
+  const statements = statementsOf(page).filter(({ text }) => notRunReason(text) === undefined);
   const script = statements.map(({ at, text, expected }, index) => {
     // What goes on in the background is our own server, which \`nixcache\` puts there.
     const own = substitute(text, world).replace(/(\bnixcache serve\b[\s\S]*?)\s&(\s*#.*)?$/, "$1");

@@ -1,7 +1,6 @@
 /** Commands and flags that stand inside of a line are held against their definitions; blocks are run elsewhere. */
 import { describe, expect, test } from "bun:test";
 import { commands } from "../../../src/commands/commands.ts";
-import { COMMANDS_AHEAD, FLAGS_AHEAD, isAhead } from "../../support/ahead.ts";
 import { allFlags, complaint, wordsOf } from "../../support/command-lines.ts";
 import { PAGES, page } from "../../support/docs.ts";
 
@@ -24,21 +23,16 @@ const spans = PAGES.flatMap(({ spans }) => spans);
 /** A sentence that begins with it is a hint. */
 const typed = spans.filter(({ text }) => /^nixcache [a-z…]/.test(text) && !text.endsWith("."));
 
-test.each(typed.filter(({ text }) => !isAhead(text)).map(({ at, text }) => [at, text] as const))(
-  "%s: %s",
-  (_, text) => {
-    // `nixcache …`, and what is said of all of a kind.
-    if (text.includes("nixcache …")) return;
-    expect(complaint(wordsOf(text).slice(1))).toBeUndefined();
-  },
-);
+test.each(typed.map(({ at, text }) => [at, text] as const))("%s: %s", (_, text) => {
+  // `nixcache …`, and what is said of all of a kind.
+  if (text.includes("nixcache …")) return;
+  expect(complaint(wordsOf(text).slice(1))).toBeUndefined();
+});
 
 test("flags are ours, or those of programs that we know", () => {
-  const ahead = FLAGS_AHEAD.map((text) => text.split(" ")[1]);
   const unknown = spans.flatMap(({ at, text }) => {
     const [flag = ""] = /^--?[A-Za-z][\w-]*/.exec(text) ?? [];
-    const known =
-      flag === "" || flags.has(flag) || flag in FOREIGN || text in FOREIGN || ahead.includes(flag);
+    const known = flag === "" || flags.has(flag) || flag in FOREIGN || text in FOREIGN;
     return known ? [] : [`${at}: ${text}`];
   });
   expect(unknown).toEqual([]);
@@ -49,22 +43,13 @@ test("the README has a row for each command, or names it in that of another", ()
   const heads = rows.flatMap(({ code: [names = []] }) =>
     names.map((text) => /^nixcache ([a-z]+)/.exec(text)?.[1]),
   );
-  const known = [...Object.keys(commands), ...COMMANDS_AHEAD];
+  const known = Object.keys(commands);
   expect(heads.filter((name) => name === undefined || !known.includes(name))).toEqual([]);
   const named = new Set([
     ...heads,
     ...rows.flatMap(({ code }) => code.flat().map((text) => text.split(" ")[0])),
   ]);
   expect(Object.keys(commands).filter((name) => !named.has(name))).toEqual([]);
-});
-
-test("nothing is said to be missing that is there", () => {
-  expect(COMMANDS_AHEAD.filter((name) => name in commands)).toEqual([]);
-  const there = FLAGS_AHEAD.filter((text) => {
-    const [command = "", flag = ""] = text.split(" ");
-    return complaint([command, flag, "x"]) === undefined;
-  });
-  expect(there).toEqual([]);
 });
 
 describe("what the check finds", () => {

@@ -3,7 +3,6 @@ import { expect, test } from "bun:test";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { ROOT } from "../../../scripts/process.ts";
-import { VARIABLES_AHEAD } from "../../support/ahead.ts";
 import { PAGES, page } from "../../support/docs.ts";
 
 /** Of other programs: pages tell of them, and we do not read them. */
@@ -24,7 +23,7 @@ const others = [
       .filter((name) => /\.(ts|sh|yml)$/.test(name))
       .map((name) => join(folder, name)),
   ),
-].filter((name) => !name.startsWith("tests/unit/docs") && name !== "tests/support/ahead.ts");
+].filter((name) => !name.startsWith("tests/unit/docs"));
 const sources = others.map((name) => readFileSync(join(ROOT, name), "utf8")).join("\n");
 
 /** Names in texts, and in `env.NAME`. */
@@ -54,8 +53,7 @@ test("every variable that config.ts reads is in the table of docs/configuration.
 
 test("every variable in that table is read by the executable", () => {
   const inSources = (name: string) => new RegExp(`\\b${name}\\b`).test(sources);
-  expect(documented.filter((name) => !inSources(name) && !VARIABLES_AHEAD.includes(name))).toEqual([]);
-  expect(VARIABLES_AHEAD.filter(inSources)).toEqual([]);
+  expect(documented.filter((name) => !inSources(name))).toEqual([]);
 });
 
 test("every variable that a page names is read somewhere", () => {
@@ -65,8 +63,7 @@ test("every variable that a page names is read somewhere", () => {
       [...text.matchAll(/\bNIXCACHE_[A-Z_]+/g)].map(([name]) => [at, name] as const),
     ),
   ]);
-  const isKnown = (name: string) =>
-    name in FOREIGN || VARIABLES_AHEAD.includes(name) || new RegExp(`\\b${name}\\b`).test(sources);
+  const isKnown = (name: string) => name in FOREIGN || new RegExp(`\\b${name}\\b`).test(sources);
   const unread = named.filter(([, name]) => !isKnown(name));
   expect(unread).toEqual([]);
 });
