@@ -32,6 +32,7 @@ export function createExecute(options: {
 
 export interface Server {
   readonly url: string;
+  readonly pid: number;
   /** Ends it politely, after 5 s by force. */
   stop(): Promise<void>;
 }
@@ -71,5 +72,5 @@ export async function startServer(
     await stop();
     throw new Error(`${argv.join(" ")}\nended before it was listening\n${output}`);
   }
-  return { url, stop };
+  return { url, pid: child.pid, stop };
 }

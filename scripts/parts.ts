@@ -26,6 +26,9 @@ export const PARTS = {
   mandoc: { package: "mandoc", program: "mandoc", purpose: "checks the man page" },
   nginx: { package: "nginx-light", program: "nginx", purpose: "a storage host to test with" },
   systemd: { package: "systemd", program: "systemd-analyze", purpose: "checks units" },
+  wrk: { package: "wrk", program: "wrk", purpose: "measures HTTP servers" },
+  curl: { package: "curl", program: "curl", purpose: "to compare downloads with" },
+  zstd: { package: "zstd", program: "zstd", purpose: "to compare compression with" },
   skopeo: { package: "skopeo", program: "skopeo", purpose: "copies OCI images" },
   zsh: { package: "zsh", program: "zsh", purpose: "a shell to test completions with" },
 } as const satisfies Record<string, Part>;

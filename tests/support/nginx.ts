@@ -20,6 +20,8 @@ export interface NginxOptions {
   readonly tls?: boolean;
   /** `127.0.0.1:PORT` of a registry: `/v2/` is passed on to it. */
   readonly registry?: string;
+  /** As fast as it can be: a process for each processor, and no log. Default: one process that logs. */
+  readonly fast?: boolean;
 }
 
 export interface NginxRequest {
@@ -108,7 +110,7 @@ function parseRequest(line: string): NginxRequest {
 }
 
 function configuration(folder: string, port: number, options: NginxOptions): string {
-  const { root, limitRate, limitConnections, tls, registry } = options;
+  const { root, limitRate, limitConnections, tls, registry, fast = false } = options;
   const certificates = join(ROOT, "tests", "fixtures", "tls");
   const variables = {
     status: "$status",
@@ -120,16 +122,16 @@ function configuration(folder: string, port: number, options: NginxOptions): str
   };
   return `
 daemon off;
-master_process off;
+${fast ? "worker_processes auto; user root;" : "master_process off;"}
 pid ${folder}/nginx.pid;
 error_log stderr notice;
 events {}
 http {
   ${["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map((name) => `${name}_temp_path ${folder}/${name};`).join("\n  ")}
   log_format requests escape=json '${JSON.stringify(variables)}';
-  access_log ${folder}/access.jsonl requests;
+  access_log ${fast ? "off" : `${folder}/access.jsonl requests`};
   default_type application/octet-stream;
-  keepalive_requests 100000;
+  keepalive_requests 100000000;
   sendfile on;
   # The rate is kept by waiting after each piece.
   sendfile_max_chunk 256k;
