@@ -208,7 +208,12 @@ export function openNarCache(
     host,
     warn: (message) => log.warn(message),
     download: (store, digest, size, signal) =>
-      readBlobRange(store, { digest, size }, { offset: 0, length: size }, { signal, memory, connections }),
+      readBlobRange(
+        store,
+        { digest, size },
+        { offset: 0, length: size },
+        { signal, memory, connections, clock: () => performance.now() },
+      ),
   });
 }
 

@@ -20,6 +20,8 @@ export interface ReadMemory {
   /** At most `wanted`, or 0 when it is wanted more elsewhere: for bytes ahead of those. */
   takeAhead(wanted: number): number;
   giveBack(taken: number): void;
+  /** So many bytes were handed on, and are garbage once they are sent. */
+  handedOn(bytes: number): void;
 }
 
 export interface ReadOptions {
@@ -28,15 +30,29 @@ export interface ReadOptions {
   readonly memory?: ReadMemory | undefined;
   /** Requests at once, where there is `memory`. Default: 1. */
   readonly connections?: number | undefined;
+  /** Milliseconds, to find connections that need no others beside them. Default: there are none such. */
+  readonly clock?: (() => number) | undefined;
 }
 
 /** The least that a request asks for, except at the end, in bytes. Memory that is short makes it less. */
 const LEAST_WINDOW_BYTES = 1024 * 1024;
 
+/** One connection that brings so much needs none beside it: checking and sending takes as long as fetching. */
+const FAST_BYTES_PER_MS = 256 * 1024;
+
+/** What one request asks for, at most, of a connection that is fast. It may be slow from some moment on. */
+const MOST_STREAMED_BYTES = 64 * 1024 * 1024;
+
 interface Window {
   /** What has come and was not handed out yet. */
   readonly chunks: Uint8Array[];
   state: "open" | "complete" | { readonly error: unknown };
+  /** Bytes of the memory that are its own until it is over; 0 where each byte is given back as it is handed out. */
+  readonly held: number;
+  /** Bytes in `chunks`. */
+  waiting: number;
+  /** Called when some of `chunks` were handed out. */
+  taken: () => void;
 }
 
 /**
@@ -48,7 +64,7 @@ export async function* readBlobRange(
   store: BlobReader,
   blob: { readonly digest: Digest; readonly size: number },
   range: ByteRange,
-  { signal, memory, connections = 1 }: ReadOptions = {},
+  { signal, memory, connections = 1, clock }: ReadOptions = {},
 ): AsyncGenerator<Uint8Array, void, undefined> {
   if (memory === undefined) {
     yield* readWindow(store, blob, range, signal);
@@ -61,18 +77,40 @@ export async function* readBlobRange(
   /** Bytes of the range that were asked for, and that were handed out. */
   let asked = 0;
   let handedOut = 0;
+  /** Bytes of the memory that were not given back yet. */
+  let taken = 0;
+  const giveBack = (bytes: number) => {
+    taken -= bytes;
+    memory.giveBack(bytes);
+  };
   /** Windows that were handed out since the reader last had to wait. */
   let sinceWait = 0;
   let moved = Promise.withResolvers<void>();
 
+  /** Bytes that one request may ask for because the last one was so fast; 0 when it was not. */
+  let streamed = 0;
+
   const fill = async (window: Window, part: ByteRange): Promise<void> => {
     open++;
     try {
+      let first: number | undefined;
+      let heldBack = 0;
       for await (const chunk of readWindow(store, blob, part, controller.signal)) {
         controller.signal.throwIfAborted();
+        first ??= clock?.();
         window.chunks.push(chunk);
+        window.waiting += chunk.length;
         moved.resolve();
+        if (window.held === 0 || window.waiting < window.held) continue;
+        const since = clock?.() ?? 0;
+        await new Promise<void>((resolve) => {
+          window.taken = resolve;
+        });
+        heldBack += (clock?.() ?? 0) - since;
       }
+      const ms = (clock?.() ?? 0) - (first ?? 0) - heldBack;
+      const isFast = first !== undefined && part.length > ms * FAST_BYTES_PER_MS;
+      streamed = isFast ? Math.min(MOST_STREAMED_BYTES, 2 * Math.max(part.length, LEAST_WINDOW_BYTES)) : 0;
       window.state = "complete";
     } catch (error) {
       window.state = { error };
@@ -97,9 +135,18 @@ export async function* readBlobRange(
 
   const ask = (): void => {
     while (asked < range.length) {
-      const length = nextWindow();
+      // One request, held back for a slow reader, in the place of many.
+      if (streamed > 0 && windows.length > 0) return;
+      let length = nextWindow();
       if (length === 0) return;
-      const window: Window = { chunks: [], state: "open" };
+      taken += length;
+      // Where memory is short the budget gives less, and a window must do.
+      const held = streamed > length && length >= LEAST_WINDOW_BYTES ? LEAST_WINDOW_BYTES : 0;
+      if (held > 0) {
+        giveBack(length - held);
+        length = Math.min(streamed, range.length - asked);
+      }
+      const window: Window = { chunks: [], state: "open", held, waiting: 0, taken: () => {} };
       windows.push(window);
       void fill(window, { offset: range.offset + asked, length });
       asked += length;
@@ -112,10 +159,13 @@ export async function* readBlobRange(
       ask();
       const [first] = windows;
       const chunk = first?.chunks.shift();
-      if (chunk !== undefined) {
+      if (first !== undefined && chunk !== undefined) {
         yield chunk;
         handedOut += chunk.length;
-        memory.giveBack(chunk.length);
+        memory.handedOn(chunk.length);
+        first.waiting -= chunk.length;
+        if (first.held === 0) giveBack(chunk.length);
+        first.taken();
       } else if (first?.state === "open") {
         sinceWait = 0;
         moved = Promise.withResolvers();
@@ -123,13 +173,15 @@ export async function* readBlobRange(
       } else {
         if (typeof first?.state === "object") throw first.state.error;
         windows.shift();
+        if (first !== undefined) giveBack(first.held);
         sinceWait++;
       }
     }
   } finally {
     stopListening();
     controller.abort();
-    memory.giveBack(asked - handedOut);
+    for (const window of windows) window.taken();
+    giveBack(taken);
   }
 }
 

@@ -18,6 +18,8 @@ export interface NarContext {
   readonly memory: MemoryBudget;
   /** Requests for one NAR at once. */
   readonly connections: number;
+  /** Milliseconds, by a clock that never goes back. */
+  readonly clock: () => number;
   readonly exchange: Exchange;
 }
 
@@ -36,6 +38,7 @@ export async function ownNar(
     underWay,
     memory,
     connections,
+    clock,
     exchange,
   }: Omit<NarContext, "memory"> & Pick<ReadOptions, "memory">,
 ): Promise<Response> {
@@ -74,7 +77,7 @@ export async function ownNar(
     const bytes = await readNar(source, store, { signal, range });
     return new Response(bytes as Uint8Array<ArrayBuffer>, init);
   }
-  const stream = await streamNar(source, store, { signal, range, memory, connections, onError });
+  const stream = await streamNar(source, store, { signal, range, memory, connections, clock, onError });
   return new Response(exchange.stream(stream), init);
 }
 

@@ -43,8 +43,6 @@ export interface HandlerOptions extends Omit<NarContext, "exchange"> {
   /** What people see at `/`; nothing without it. */
   readonly page?: Page | undefined;
   readonly traffic: Traffic;
-  /** Milliseconds, by a clock that never goes back. */
-  readonly clock: () => number;
   /** Called for each request; what it gives is called when the answer has been sent. */
   readonly watch?: ((request: Request) => (exchange: Exchange) => void) | undefined;
 }

@@ -124,7 +124,9 @@ describe("a range of a blob", () => {
       fc.integer({ min: 10_000, max: MIB }),
       fc.infiniteStream(fc.nat(3)),
       fc.boolean(),
-      async (offset, most, connections, chunk, waits, slow) => {
+      // Milliseconds between two looks at the clock: none is a connection of any speed, many are a slow one.
+      fc.option(fc.infiniteStream(fc.constantFrom(0, 0, 0, 50)), { nil: undefined }),
+      async (offset, most, connections, chunk, waits, slow, passing) => {
         const range = { offset, length: Math.min(most, BYTES.length - offset) };
         const before = async () => {
           for (let left = waits.next().value; left > 0; left--) await turn();
@@ -133,7 +135,9 @@ describe("a range of a blob", () => {
         const memory = new WatchedBudget();
         const got = createHash();
         let length = 0;
-        for await (const bytes of readBlobRange(store, BLOB, range, { connections, memory })) {
+        let now = 0;
+        const clock = passing && (() => (now += passing.next().value));
+        for await (const bytes of readBlobRange(store, BLOB, range, { connections, memory, clock })) {
           expect(bytes.length).toBeGreaterThan(0);
           got.update(bytes);
           length += bytes.length;
@@ -160,6 +164,41 @@ describe("a range of a blob", () => {
     expect(got.equals(BYTES.subarray(3, BYTES.length - 7))).toBe(true);
     expect(store.mostOpen).toBe(4);
     expect(store.asked.length).toBeLessThan(40);
+  });
+
+  test("asks a connection that is fast for more and more at once, and holds it back for a slow reader", async () => {
+    const store = storeOf();
+    const memory = new WatchedBudget();
+    const range = { offset: 0, length: BLOB.size };
+    let taken = 0;
+    for await (const chunk of readBlobRange(store, BLOB, range, { connections: 4, memory, clock: () => 0 })) {
+      taken += chunk.length;
+      for (let i = 0; i < 10; i++) await turn();
+      if (taken > 4 * MIB) expect(memory.taken).toBeLessThanOrEqual(MIB);
+    }
+    expect(isOnce(store.asked, range)).toBe(true);
+    expect(store.asked.slice(0, 5).map(({ length }) => length / MIB)).toEqual([1, 2, 4, 8, 16]);
+    expect(store.mostOpen).toBe(1);
+  });
+
+  test("asks over several connections again when the one has become slow", async () => {
+    let [now, chunks] = [0, 0];
+    const before = () => {
+      if (++chunks > 40) now += 20;
+      return turn();
+    };
+    const store = storeOf({ before });
+    const range = { offset: 0, length: BLOB.size };
+    const memory = new WatchedBudget();
+    const got = await collect(
+      readBlobRange(store, BLOB, range, { connections: 4, memory, clock: () => now }),
+    );
+    expect(got.equals(BYTES)).toBe(true);
+    expect(isOnce(store.asked, range)).toBe(true);
+    const streamed = store.asked.findIndex(({ length }) => length >= 4 * MIB);
+    expect(streamed).toBeGreaterThan(0);
+    expect(store.asked.slice(streamed + 3).every(({ length }) => length <= 3 * MIB)).toBe(true);
+    expect(store.mostOpen).toBe(4);
   });
 
   test("is one request without a bound on memory", async () => {

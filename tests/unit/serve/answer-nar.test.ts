@@ -46,6 +46,7 @@ async function narOf(sizes: readonly number[]): Promise<Case> {
     underWay: () => 1,
     memory: new MemoryBudget(),
     connections: 3,
+    clock: () => 0,
     exchange: { stream: (body: ReadableStream) => body } as unknown as NarContext["exchange"],
   };
   return {

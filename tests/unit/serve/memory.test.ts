@@ -30,6 +30,6 @@ test("nothing is taken ahead out of the last quarter, and again once it was give
 test("garbage is collected after every 16 MiB that went through", () => {
   let collections = 0;
   const memory = new MemoryBudget(() => collections++);
-  for (let i = 0; i < 64; i++) memory.giveBack(memory.take(MIB));
+  for (let i = 0; i < 64; i++) memory.handedOn(MIB);
   expect(collections).toBe(4);
 });
