@@ -1,12 +1,14 @@
 /**
  * Makes the executable: `bun run build [--target bun-linux-arm64] [--outfile PATH] [--entry FILE]`.
  *
- * The flags that are not obvious: `--bytecode` with `--format=esm` halves the start-up time; without the two
+ * The flags that are not obvious: `--bytecode` with `--format=esm` halves the start-up time, and `--splitting` keeps
+ * what is imported late out of it; without the two
  * `--no-compile-autoload-…` a `.env` or a `bunfig.toml` in the folder where nixcache is run would be read, and
  * its preload scripts *run*. The same sources and outfile name give the same bytes.
  * https://bun.com/docs/bundler/executables
  */
-import { join, relative } from "node:path";
+import { mkdir, mkdtemp, rename, rm } from "node:fs/promises";
+import { basename, dirname, join, relative } from "node:path";
 import { parseArgs } from "node:util";
 import packageJson from "../package.json" with { type: "json" };
 import { withoutSignature } from "./macho.ts";
@@ -17,7 +19,7 @@ export interface BuildOptions {
   target?: string | undefined;
   /** Default: `dist/nixcache`. */
   outfile?: string | undefined;
-  /** Default: `src/main.ts`. */
+  /** Default: `src/start.ts`. */
   entry?: string | undefined;
 }
 
@@ -32,13 +34,30 @@ export async function build(options: BuildOptions = {}): Promise<string> {
     NIXCACHE_REPOSITORY: process.env.NIXCACHE_REPOSITORY || process.env.GITHUB_REPOSITORY || "",
   };
   const argv = [
-    ...["build", "--compile", "--minify", "--sourcemap", "--bytecode", "--format=esm"],
+    ...["build", "--compile", "--minify", "--sourcemap", "--bytecode", "--format=esm", "--splitting"],
     ...["--no-compile-autoload-dotenv", "--no-compile-autoload-bunfig"],
     ...Object.entries(constants).map(([name, value]) => `--define=${name}=${JSON.stringify(value)}`),
     ...(options.target === undefined ? [] : [`--target=${options.target}`]),
-    `--outfile=${outfile}`,
-    options.entry ?? join(ROOT, "src", "main.ts"),
   ];
+  const entry = options.entry ?? join(ROOT, "src", "start.ts");
+  await mkdir(dirname(outfile), { recursive: true });
+  // Bun leaves source maps beside the executable, which has them inside.
+  const folder = await mkdtemp(join(dirname(outfile), ".build-"));
+  try {
+    const file = join(folder, basename(outfile));
+    await bundle([...argv, `--outfile=${file}`, entry]);
+    const built = await Bun.file(file).bytes();
+    const mended = withoutSignature(built);
+    // In place, so that it stays executable.
+    if (mended !== built) await Bun.write(file, mended);
+    await rename(file, outfile);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+  return outfile;
+}
+
+async function bundle(argv: readonly string[]): Promise<void> {
   const child = Bun.spawn([process.execPath, ...argv], {
     cwd: ROOT,
     // Bun writes its value into the bundle: built by a test, the executable would log no more than one in a test.
@@ -53,11 +72,6 @@ export async function build(options: BuildOptions = {}): Promise<string> {
   ]);
   // Bun tells of its progress at length; only a failure is worth reading.
   if (exitCode !== 0) throw new Error(`bun build failed with status ${exitCode}\n${stdout}${stderr}`);
-  const built = await Bun.file(outfile).bytes();
-  const mended = withoutSignature(built);
-  // In place, so that it stays executable.
-  if (mended !== built) await Bun.write(outfile, mended);
-  return outfile;
 }
 
 /**

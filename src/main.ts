@@ -1,5 +1,5 @@
 /**
- * The executable: finds the command, runs it, and turns whatever is thrown into one sentence, a hint and an
+ * The command line: finds the command, runs it, and turns whatever is thrown into one sentence, a hint and an
  * exit code.
  */
 import { randomUUID } from "node:crypto";
@@ -11,7 +11,7 @@ import { isActions } from "./config.ts";
 import { type Context, realHost, threadCount } from "./context.ts";
 import { type ErrorCode, EXIT_CODES, messageOf, NixcacheError, systemCode } from "./errors.ts";
 import { createLog, createStepLog } from "./terminal/log.ts";
-import { COMMIT, VERSION } from "./version.ts";
+import { VERSION } from "./version.ts";
 
 const main = defineCommand({
   meta: {
@@ -119,7 +119,6 @@ function printUsage(usage: string): void {
 
 async function run(raw: readonly string[]): Promise<void> {
   const [name, ...rest] = raw;
-  if (name === "--version" || name === "-v") return context.print(`nixcache ${VERSION} (${COMMIT})`);
   if (name === undefined || name === "--help" || name === "-h" || name === "help") {
     printUsage(await renderUsage(main));
     if (name === undefined) process.exitCode = EXIT_CODES.usage;

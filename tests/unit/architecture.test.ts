@@ -100,7 +100,7 @@ const AREAS: readonly Area[] = [
   {
     name: "command line",
     layer: 3,
-    files: ["{main,config,context}.ts", "commands/**/*.ts"],
+    files: ["{start,main,config,context}.ts", "commands/**/*.ts"],
     mayImport: [
       ...PURE,
       ...ADAPTERS,
