@@ -10,10 +10,10 @@ import { mkdirSync, rmSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { messageOf, NixcacheError } from "../errors.ts";
 import { IndexReader } from "./index-reader.ts";
-import { IndexUpdate } from "./index-update.ts";
+import { ENTRY_INDEXES, IndexUpdate } from "./index-update.ts";
 
 /** Changes with the tables, and with what is kept of a record; a file of another version is thrown away. */
-const SCHEMA_VERSION = 5;
+const SCHEMA_VERSION = 6;
 
 const SCHEMA = `
 CREATE TABLE state (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -28,12 +28,12 @@ CREATE TABLE layer (
 CREATE TABLE generation (
   layer INTEGER NOT NULL, name TEXT NOT NULL, record TEXT NOT NULL, PRIMARY KEY (layer, name)
 ) WITHOUT ROWID;
+-- with rowids: a row has 1 KB, and a table without them would have such rows in the inner nodes of its tree
 CREATE TABLE entry (
-  hash TEXT NOT NULL, layer INTEGER NOT NULL, added INTEGER NOT NULL, file TEXT NOT NULL,
-  narinfo TEXT NOT NULL, rest TEXT NOT NULL, PRIMARY KEY (hash, layer)
-) WITHOUT ROWID;
-CREATE INDEX entry_file ON entry (file);
-CREATE INDEX entry_layer ON entry (layer);
+  id INTEGER PRIMARY KEY, hash TEXT NOT NULL, layer INTEGER NOT NULL, added INTEGER NOT NULL, file TEXT NOT NULL,
+  narinfo TEXT NOT NULL, rest TEXT NOT NULL
+);
+${ENTRY_INDEXES.map(({ create }) => `${create};`).join("\n")}
 -- which entries have a file that is served under path; the file itself is in their rest
 CREATE TABLE attached (
   path TEXT NOT NULL, hash TEXT NOT NULL, layer INTEGER NOT NULL, PRIMARY KEY (path, hash, layer)
@@ -47,8 +47,12 @@ CREATE TABLE former (
 CREATE TABLE dead (id TEXT PRIMARY KEY, seen INTEGER NOT NULL) WITHOUT ROWID;
 `;
 
+/** What was written goes from the log into the file this much later, in milliseconds: first come those who wait for it. */
+const CHECKPOINT_AFTER_MS = 500;
+
 export class IndexDatabase {
   readonly path: string;
+  #checkpoint: ReturnType<typeof setTimeout> | undefined;
   #connection: Database;
   /** The file that the connection has open: somebody may have removed or replaced it since. */
   #inode: number;
@@ -96,8 +100,11 @@ export class IndexDatabase {
     try {
       await this.#begin(write, wait);
       try {
-        const result = await change(new IndexUpdate(write));
+        const update = new IndexUpdate(write);
+        const result = await change(update);
+        update.finish();
         write.run("COMMIT");
+        this.#checkpoint ??= setTimeout(() => this.#emptyLog(), CHECKPOINT_AFTER_MS).unref();
         return result;
       } catch (error) {
         if (write.inTransaction) write.run("ROLLBACK");
@@ -115,11 +122,22 @@ export class IndexDatabase {
   }
 
   close(): void {
+    clearTimeout(this.#checkpoint);
     this.#connection.close();
   }
 
   [Symbol.dispose](): void {
     this.close();
+  }
+
+  #emptyLog(): void {
+    this.#checkpoint = undefined;
+    try {
+      this.#connection.run("PRAGMA wal_checkpoint(PASSIVE)");
+    } catch (error) {
+      // Somebody has removed or damaged the file: the next update says so.
+      if (!(error instanceof SQLiteError)) throw error;
+    }
   }
 
   #reopen(): void {
@@ -137,6 +155,7 @@ export class IndexDatabase {
     const write = new Database(this.path, { readwrite: true, create: false });
     write.run("PRAGMA synchronous = NORMAL");
     write.run("PRAGMA cache_size = -32768");
+    write.run("PRAGMA wal_autocheckpoint = 0");
     return write;
   }
 

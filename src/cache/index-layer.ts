@@ -8,11 +8,13 @@
  *
  * This file is the text; compressing and storing it is `layer-blob.ts`.
  */
+import { isUtf8 } from "node:buffer";
 import { NixcacheError, preview } from "../errors.ts";
 import { type EntryLine, formatLine, MAX_LINE_BYTES, parseLine } from "./entry.ts";
 import { asObject, parseJsonObject } from "./json.ts";
 import { decodeRecord, encodeRecord, type PublishRecord } from "./record.ts";
 import { type GenerationName, isGenerationName } from "./tags.ts";
+import { parseUsualLine } from "./usual-line.ts";
 
 const FORMAT = 1;
 
@@ -96,6 +98,10 @@ export class LayerParser {
   /** The entry on this line, or undefined for a line of the header. @throws `corrupt` with the line number. */
   push(text: string): EntryLine | undefined {
     this.#line++;
+    if (this.#kind !== undefined && this.#covers.length >= this.#expectedCovers) {
+      const usual = parseUsualLine(text);
+      if (usual !== undefined) return usual;
+    }
     const where = `${this.#where}, line ${this.#line}`;
     if (this.#kind === undefined) this.#readFirst(text, where);
     else if (this.#covers.length < this.#expectedCovers) this.#readCover(text, where);
@@ -163,7 +169,8 @@ export class LayerParser {
  */
 export class LineSplitter {
   readonly #where: string;
-  readonly #decoder = new TextDecoder("utf-8", { fatal: true });
+  readonly #decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+  /** Of a line whose end has not come. */
   #pending: Uint8Array[] = [];
   #pendingBytes = 0;
   #line = 0;
@@ -173,14 +180,13 @@ export class LineSplitter {
   }
 
   *push(chunk: Uint8Array): Generator<string> {
-    let start = 0;
-    for (let end = chunk.indexOf(10); end !== -1; end = chunk.indexOf(10, start)) {
-      this.#hold(chunk.subarray(start, end));
-      yield this.#take();
-      start = end + 1;
-    }
+    const end = chunk.lastIndexOf(10);
+    if (end !== -1) yield* this.#lines(chunk.subarray(0, end));
     // Copied: the owner of the chunk may use its memory again.
-    this.#hold(chunk.slice(start));
+    const rest = chunk.slice(end + 1);
+    this.#pendingBytes += rest.length;
+    this.#checkLength(this.#pendingBytes);
+    if (rest.length > 0) this.#pending.push(rest);
   }
 
   end(): void {
@@ -189,27 +195,39 @@ export class LineSplitter {
     }
   }
 
-  #hold(piece: Uint8Array): void {
-    this.#pendingBytes += piece.length;
-    if (this.#pendingBytes > MAX_LINE_BYTES) {
-      throw new NixcacheError(
-        "corrupt",
-        `${this.#where}: line ${this.#line + 1} is longer than ${MAX_LINE_BYTES} bytes`,
-      );
-    }
-    if (piece.length > 0) this.#pending.push(piece);
-  }
-
-  #take(): string {
-    const [only] = this.#pending;
-    const bytes = this.#pending.length === 1 && only ? only : Buffer.concat(this.#pending);
+  /** Of all lines at once, which takes a fraction of the time of one by one. */
+  *#lines(bytes: Uint8Array): Generator<string> {
+    const all = this.#pending.length === 0 ? bytes : Buffer.concat([...this.#pending, bytes]);
     this.#pending = [];
     this.#pendingBytes = 0;
-    this.#line++;
+    for (const line of this.#decode(all).split("\n")) {
+      // Three bytes at most for a UTF-16 unit.
+      if (line.length * 3 > MAX_LINE_BYTES) this.#checkLength(Buffer.byteLength(line));
+      this.#line++;
+      yield line;
+    }
+  }
+
+  #decode(bytes: Uint8Array): string {
     try {
       return this.#decoder.decode(bytes);
     } catch (cause) {
-      throw new NixcacheError("corrupt", `${this.#where}: line ${this.#line} is not UTF-8`, { cause });
+      let line = this.#line + 1;
+      let from = 0;
+      for (let end = bytes.indexOf(10); end !== -1; end = bytes.indexOf(10, from)) {
+        if (!isUtf8(bytes.subarray(from, end))) break;
+        from = end + 1;
+        line++;
+      }
+      throw new NixcacheError("corrupt", `${this.#where}: line ${line} is not UTF-8`, { cause });
     }
+  }
+
+  #checkLength(bytes: number): void {
+    if (bytes <= MAX_LINE_BYTES) return;
+    throw new NixcacheError(
+      "corrupt",
+      `${this.#where}: line ${this.#line + 1} is longer than ${MAX_LINE_BYTES} bytes`,
+    );
   }
 }

@@ -17,8 +17,21 @@ const DEAD_DAYS = 90;
 
 const DAY_MS = 86_400_000;
 
+/** Of the table of entries. */
+export const ENTRY_INDEXES = [
+  { name: "entry_hash", create: "CREATE UNIQUE INDEX entry_hash ON entry (hash, layer)" },
+  { name: "entry_file", create: "CREATE INDEX entry_file ON entry (file)" },
+  { name: "entry_layer", create: "CREATE INDEX entry_layer ON entry (layer)" },
+] as const;
+
 export class IndexUpdate {
   readonly #db: Database;
+  /**
+   * The last hash of each layer, while an empty table is being filled: its indexes are made at the end, by sorting, in
+   * a third of the time. Undefined: they are there.
+   */
+  #lastHashes: Map<number, string> | undefined;
+  #hasAdded = false;
   readonly #insertEntry: Statement<unknown, [string, number, number, string, string, string]>;
 
   readonly #insertAttached: Statement<unknown, [string, string, number]>;
@@ -41,9 +54,29 @@ export class IndexUpdate {
   }
 
   addEntry(layer: number, line: EntryLine): void {
+    if (!this.#hasAdded) this.#beginAdding();
+    if (this.#lastHashes !== undefined) {
+      // Layers are sorted; in one that is not a path may come twice.
+      if (line.storeHash > (this.#lastHashes.get(layer) ?? "")) this.#lastHashes.set(layer, line.storeHash);
+      else this.finish();
+    }
     this.#insertEntry.run(line.storeHash, layer, line.added, line.file, line.narinfo, line.rest);
     // Looked for in the text: most lines have none, and need not be parsed again.
     if (line.rest.includes('"attached":')) this.#addAttached(layer, line);
+  }
+
+  /** Makes what is left out while entries are added. Nothing may be asked of the entries before. */
+  finish(): void {
+    if (this.#lastHashes === undefined) return;
+    this.#lastHashes = undefined;
+    for (const { create } of ENTRY_INDEXES) this.#db.run(create);
+  }
+
+  #beginAdding(): void {
+    this.#hasAdded = true;
+    if (this.#db.query("SELECT 1 FROM entry LIMIT 1").get() !== null) return;
+    for (const { name } of ENTRY_INDEXES) this.#db.run(`DROP INDEX ${name}`);
+    this.#lastHashes = new Map();
   }
 
   #addAttached(layer: number, { storeHash, rest }: EntryLine): void {
@@ -66,6 +99,7 @@ export class IndexUpdate {
   /** Removes layers; NARs that no other layer has stay known for clients that remember them. */
   removeLayers(layers: readonly number[], now: number): void {
     if (layers.length > 0) {
+      this.finish();
       const ids = layers.join(",");
       this.#db.run(
         `INSERT OR REPLACE INTO former (file, hash, rest, gone)

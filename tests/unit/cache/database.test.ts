@@ -149,7 +149,7 @@ test("defect 11: a NAR and a narinfo are found through an index, however many th
     const plan = other
       .query(`EXPLAIN QUERY PLAN SELECT narinfo, rest FROM entry WHERE ${column} = ?`)
       .all("x");
-    expect(JSON.stringify(plan)).toMatch(/SEARCH entry USING (INDEX entry_file|PRIMARY KEY)/);
+    expect(JSON.stringify(plan)).toContain(`SEARCH entry USING INDEX entry_${column}`);
   }
 });
 
