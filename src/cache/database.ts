@@ -53,6 +53,8 @@ const CHECKPOINT_AFTER_MS = 500;
 export class IndexDatabase {
   readonly path: string;
   #checkpoint: ReturnType<typeof setTimeout> | undefined;
+  /** Set while a transaction of look-ups is open. */
+  #turn: ReturnType<typeof setImmediate> | undefined;
   #connection: Database;
   /** The file that the connection has open: somebody may have removed or replaced it since. */
   #inode: number;
@@ -61,7 +63,7 @@ export class IndexDatabase {
   private constructor(path: string) {
     this.path = path;
     this.#connection = openFresh(path);
-    this.#view = new IndexReader(this.#connection);
+    this.#view = this.#viewOf(this.#connection);
     this.#inode = inodeOf(path);
   }
 
@@ -104,6 +106,7 @@ export class IndexDatabase {
         const result = await change(update);
         update.finish();
         write.run("COMMIT");
+        this.#endTurn();
         this.#checkpoint ??= setTimeout(() => this.#emptyLog(), CHECKPOINT_AFTER_MS).unref();
         return result;
       } catch (error) {
@@ -123,6 +126,7 @@ export class IndexDatabase {
 
   close(): void {
     clearTimeout(this.#checkpoint);
+    this.#endTurn();
     this.#connection.close();
   }
 
@@ -130,8 +134,28 @@ export class IndexDatabase {
     this.close();
   }
 
+  /**
+   * A view whose look-ups share one transaction in each turn of the event loop: one of its own would lock the file and
+   * let it go again, which takes as long as the look-up.
+   */
+  #viewOf(connection: Database): IndexReader {
+    return new IndexReader(connection, () => {
+      if (this.#turn !== undefined) return;
+      connection.run("BEGIN");
+      this.#turn = setImmediate(() => this.#endTurn());
+    });
+  }
+
+  #endTurn(): void {
+    if (this.#turn === undefined) return;
+    clearImmediate(this.#turn);
+    this.#turn = undefined;
+    if (this.#connection.inTransaction) this.#connection.run("COMMIT");
+  }
+
   #emptyLog(): void {
     this.#checkpoint = undefined;
+    this.#endTurn();
     try {
       this.#connection.run("PRAGMA wal_checkpoint(PASSIVE)");
     } catch (error) {
@@ -141,13 +165,14 @@ export class IndexDatabase {
   }
 
   #reopen(): void {
+    this.#endTurn();
     try {
       this.#connection.close();
       this.#connection = openFresh(this.path);
     } catch (cause) {
       throw databaseError(this.path, cause);
     }
-    this.#view = new IndexReader(this.#connection);
+    this.#view = this.#viewOf(this.#connection);
     this.#inode = inodeOf(this.path);
   }
 
@@ -209,6 +234,8 @@ function openCurrent(path: string): Database {
     // Waiting for another process that is just creating the tables; look-ups never wait in WAL mode.
     db.run("PRAGMA busy_timeout = 5000");
     db.run("PRAGMA journal_mode = WAL");
+    // The inner nodes of the trees of a million entries.
+    db.run("PRAGMA cache_size = -8192");
     const version = db.query<{ user_version: number }, []>("PRAGMA user_version").get()?.user_version;
     if (version !== SCHEMA_VERSION) createTables(db);
     return db;

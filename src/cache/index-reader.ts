@@ -60,8 +60,12 @@ export class IndexReader {
   readonly #former: Statement<{ rest: string }, [string]>;
   readonly #narOf: Statement<{ narinfo: string; rest: string }, [string, string]>;
 
-  constructor(read: Database) {
+  /** Called before a look-up of which there are many. */
+  readonly #beforeLookUp: () => void;
+
+  constructor(read: Database, beforeLookUp: () => void = () => {}) {
     this.#read = read;
+    this.#beforeLookUp = beforeLookUp;
     this.#narinfo = read.query(`SELECT narinfo FROM entry WHERE hash = ? ORDER BY ${SHOWN_FIRST} LIMIT 1`);
     this.#twoNarinfos = read.query("SELECT narinfo FROM entry WHERE hash = ? LIMIT 2");
     this.#line = read.query(
@@ -82,6 +86,7 @@ export class IndexReader {
 
   /** The narinfo of a store hash, or undefined. */
   narinfo(hash: string): string | undefined {
+    this.#beforeLookUp();
     // Most hashes have one line, and without sorting it is found in a third of the time.
     const [only, another] = this.#twoNarinfos.all(hash);
     return another === undefined ? only?.narinfo : this.#narinfo.get(hash)?.narinfo;
