@@ -130,8 +130,8 @@ function registryOptions(
 }
 
 export interface OpenCacheOptions {
-  /** In front of the store, unless that is a folder of this machine already. */
-  readonly narCache?: BlobCache | undefined;
+  /** A cache in front of the store, unless that is a folder of this machine already. */
+  readonly before?: { over(store: Store): Partial<Store> } | undefined;
   /** The local index is for this generation alone. */
   readonly generation?: GenerationName | undefined;
   /** A repository of the same registry, of which blobs may be taken over. */
@@ -143,7 +143,7 @@ export function openCache(
   reference: CacheReference,
   access: "read" | "write",
   context: Context,
-  { narCache, generation, mountFrom }: OpenCacheOptions = {},
+  { before, generation, mountFrom }: OpenCacheOptions = {},
 ): OpenCache {
   const { env, host, signal, log } = context;
   const warned = new Set<string>();
@@ -158,7 +158,7 @@ export function openCache(
   const spool = new Spool(spoolDirectory(env));
   return {
     protocol: {
-      store: narCache && reference.kind !== "layout" ? { ...store, ...narCache.over(store) } : store,
+      store: before && reference.kind !== "layout" ? { ...store, ...before.over(store) } : store,
       database,
       spool,
       host,

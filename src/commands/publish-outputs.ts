@@ -9,6 +9,7 @@ import { type Context, openCache } from "../context.ts";
 import { publicKeyOf } from "../nar/signing-key.ts";
 import { hold } from "../nix/gc-roots.ts";
 import { validPaths } from "../nix/valid.ts";
+import { PACK_MEMORY } from "../oci/pack-memory.ts";
 import { type PublishContext, type PublishResult, publish } from "../publish/publish.ts";
 import { readCheckout } from "../system/git.ts";
 import { type BuildLines, groupedLines, plainLines, terminalLines } from "../terminal/build-lines.ts";
@@ -146,7 +147,7 @@ async function buildTargets(
   const paths = targets.flatMap(({ outputs }) => Object.values(outputs));
   const valid = await validPaths(paths, { env, storeRoot: setup.storeRoot });
   if (paths.every((path) => valid.has(path))) return await build(targets, options);
-  using cache = openCache(setup.reference, "read", context);
+  using cache = openCache(setup.reference, "read", context, PACK_MEMORY);
   await using own = await ownSubstituter(cache, setup.key && publicKeyOf(setup.key), context);
   return await build(targets, { ...options, env: own.env, extraArgs: [...extraArgs, ...own.extraArgs] });
 }

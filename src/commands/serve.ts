@@ -9,6 +9,7 @@ import {
   upstreamUrls,
 } from "../config.ts";
 import { openCache, openNarCache, openUpstreams } from "../context.ts";
+import { PACK_MEMORY } from "../oci/pack-memory.ts";
 import { accessLine } from "../serve/access-log.ts";
 import { serveCache } from "../serve/cache.ts";
 import type { Exchange } from "../serve/exchange.ts";
@@ -85,7 +86,7 @@ export const serve = command(
     const references = cacheReferences(given.texts("cache"), env);
     const generation = await generationToServe(given, references, stopping);
     const caches = references.map((reference) => {
-      const { protocol } = open.use(openCache(reference, "read", context, { narCache: nars, generation }));
+      const { protocol } = open.use(openCache(reference, "read", context, { before: nars ?? PACK_MEMORY, generation }));
       const onError = (message: string) => log.warn(`the index could not be refreshed: ${message}`);
       return serveCache(protocol, onError, generation);
     });
