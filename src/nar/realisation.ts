@@ -8,7 +8,6 @@
  * Odd: Nix from 2.35 on asks for `build-trace-v2/<derivation>/<output>.doi` instead, by the path of the resolved
  * derivation, which cannot be told from the hash in `id`.
  */
-import { ed25519 } from "@noble/curves/ed25519.js";
 import { ascending } from "./narinfo.ts";
 import { formatSignature } from "./signature.ts";
 import type { SecretKey } from "./signing-key.ts";
@@ -37,7 +36,7 @@ export function formatRealisation(realisation: Realisation): string {
 /** With the signature that `key` gives: over the JSON without signatures. */
 export function signRealisation(realisation: Realisation, key: SecretKey): Realisation {
   const message = new TextEncoder().encode(JSON.stringify(signedFields(realisation)));
-  const signature = formatSignature({ name: key.name, bytes: ed25519.sign(message, key.seed) });
+  const signature = formatSignature({ name: key.name, bytes: key.sign(message) });
   return { ...realisation, signatures: [...realisation.signatures, signature] };
 }
 

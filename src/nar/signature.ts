@@ -36,7 +36,7 @@ export function fingerprint(info: SignedFields, storeDir: string = STORE_DIR): s
 /** The value of the Sig line that `key` gives to this path. */
 export function signNarInfo(info: SignedFields, key: SecretKey, storeDir: string = STORE_DIR): string {
   const message = new TextEncoder().encode(fingerprint(info, storeDir));
-  return formatSignature({ name: key.name, bytes: ed25519.sign(message, key.seed) });
+  return formatSignature({ name: key.name, bytes: key.sign(message) });
 }
 
 /** Whether one of the keys vouches for this path. */

@@ -7,7 +7,7 @@
  * Nix writes no newline after either; editors and `echo` do. No error ever holds what was in a key file.
  * https://nix.dev/manual/nix/latest/command-ref/nix-store/generate-binary-cache-key
  */
-import { ed25519 } from "@noble/curves/ed25519.js";
+import { createPrivateKey, createPublicKey, type KeyObject, sign } from "node:crypto";
 import { NixcacheError, preview } from "../errors.ts";
 import { decodeBase64 } from "./hash.ts";
 
@@ -17,17 +17,30 @@ export interface PublicKey {
   readonly bytes: Uint8Array;
 }
 
+/** PKCS #8 of an ed25519 seed, all but the seed. RFC 8410, 7 */
+const PKCS8_PREFIX = Buffer.from("302e020100300506032b657004220420", "hex");
+
 /** A class for the sake of its private field: printing, inspecting or serialising the key shows no seed. */
 export class SecretKey {
   readonly name: string;
   /** 32 bytes, of this seed. */
   readonly publicBytes: Uint8Array;
   readonly #seed: Uint8Array;
+  readonly #key: KeyObject;
 
   constructor(name: string, seed: Uint8Array) {
     this.name = name;
-    this.publicBytes = ed25519.getPublicKey(seed);
     this.#seed = seed;
+    const key = Buffer.concat([PKCS8_PREFIX, seed]);
+    this.#key = createPrivateKey({ key, format: "der", type: "pkcs8" });
+    const spki = createPublicKey(this.#key).export({ format: "der", type: "spki" });
+    // The key stands at the end. RFC 8410, 4
+    this.publicBytes = new Uint8Array(spki.subarray(-KEY_SIZE));
+  }
+
+  /** The signature of `message`, 64 bytes: a publish signs thousands, which takes 20 times as long in JavaScript. */
+  sign(message: Uint8Array): Uint8Array {
+    return new Uint8Array(sign(null, message, this.#key));
   }
 
   /** 32 bytes. */
