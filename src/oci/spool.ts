@@ -70,6 +70,11 @@ export class BlobWriter {
     return this.#size;
   }
 
+  /** A hasher that has seen all bytes so far. */
+  hasher(): Bun.CryptoHasher {
+    return this.#hasher.copy();
+  }
+
   /** The bytes must not change afterwards: they may be kept. */
   async write(bytes: Uint8Array): Promise<void> {
     this.#hasher.update(bytes);

@@ -110,7 +110,8 @@ async function compressSmall(
 }
 
 async function uploadLarge(path: PathInfo, context: UploadContext): Promise<UnitResult> {
-  const file = new Bun.CryptoHasher("sha256");
+  /** Of the NAR alone, from its second blob on: the first blob begins with it, and is hashed anyway. */
+  let file: Bun.CryptoHasher | undefined;
   const parts: Part[] = [];
   const uploads: Promise<void>[] = [];
   const listing = new NarListing();
@@ -137,17 +138,20 @@ async function uploadLarge(path: PathInfo, context: UploadContext): Promise<Unit
     return blob;
   };
   const makeRoom = async (bytes: number) => {
-    if (writer.size > 0 && writer.size + bytes > context.partBytes) await closeBlob();
+    if (writer.size === 0 || writer.size + bytes <= context.partBytes) return;
+    file ??= writer.hasher();
+    await closeBlob();
   };
   let beside: PartsBeside;
   try {
     for await (const { raw, bytes } of compressedFrames(path, listing, context)) {
       await makeRoom(bytes.length);
-      file.update(bytes);
+      file?.update(bytes);
       await writer.write(bytes);
       narBytes += bytes.length;
       context.progress.compressed(raw);
     }
+    file ??= writer.hasher();
     const files = await readBeside(path, listing, context);
     await makeRoom(sizeOf(files));
     const pieces = await writeBeside(files, writer);
