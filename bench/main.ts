@@ -2,7 +2,7 @@
  * `bun run bench [ROW…] [--rounds N] [--quick]`: what users feel, beside the alternatives, in one run.
  *
  * Prints one table of ratios and counts (see README.md). A target that is missed fails nothing; with `--quick` the
- * sizes are small, and only what is off by more than twice makes the exit status 1.
+ * sizes are small, and what is off by more than twice makes the exit status 1.
  */
 import { parseArgs } from "node:util";
 import { build } from "../scripts/build.ts";

@@ -1,8 +1,8 @@
 /**
  * The whole test run: `bun run test [arguments of bun test]`.
  *
- * Installs what is missing, checks format, lint and types, builds the binary, runs the tests, and closes on the
- * line `N passed, N failed`. Green means: each of these went well, at least one test ran, every test file
+ * Installs what is missing, checks format, lint and types, builds the binary, runs the tests and a quick bench, and
+ * closes on the line `N passed, N failed`. Green means: each of these went well, at least one test ran, every test file
  * reported, and with CI=true nothing was skipped.
  *
  * NIXCACHE_SEED repeats a run's random choices; it is printed at the start.
@@ -18,6 +18,9 @@ import { ROOT, run, runScript } from "./process.ts";
 
 /** Milliseconds a single test may take. A real Nix on a slow machine takes its time; a hang takes for ever. */
 const TEST_TIMEOUT = 120_000;
+
+/** Rows of the bench that take seconds. Their counts are tests; of their ratios only what is far off fails. */
+const QUICK_ROWS = ["narinfo", "nar", "publish-paths", "binary"];
 
 const isCi = process.env.CI === "true";
 
@@ -79,6 +82,9 @@ await runScript(async () => {
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
+
+  // After the tests, so that nothing else wants the processors.
+  if (args.length === 0) await step("bench", () => bun("bench/main.ts", "--quick", ...QUICK_ROWS));
 
   if (counts.skipped.length > 0) {
     console.log(`\nskipped:\n${counts.skipped.map((name) => `  ${name}`).join("\n")}`);

@@ -9,7 +9,7 @@ export const publishPaths: Row = {
   name: "publish-paths",
   parts: ["nix", "registry"],
   async open(bench) {
-    const paths = await realPaths(bench, bench.size(200, 50), bench.size(70, 20) * 1e6);
+    const paths = await realPaths(bench, 200, 70e6);
     const { nix, root } = paths;
     const registry = bench.use(await startRegistry());
     let caches = 0;

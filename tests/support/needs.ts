@@ -17,6 +17,7 @@ const PARTS = {
   groff: () => Bun.which("groff") !== null,
   mandoc: () => Bun.which("mandoc") !== null,
   systemd: () => Bun.which("systemd-analyze") !== null,
+  wrk: () => Bun.which("wrk") !== null,
 } as const;
 
 /** `describe`, skipped where a part is missing; with CI=true it runs, and fails for want of the part. */
