@@ -147,7 +147,7 @@ async function buildTargets(
   const paths = targets.flatMap(({ outputs }) => Object.values(outputs));
   const valid = await validPaths(paths, { env, storeRoot: setup.storeRoot });
   if (paths.every((path) => valid.has(path))) return await build(targets, options);
-  using cache = openCache(setup.reference, "read", context, PACK_MEMORY);
+  using cache = openCache(setup.reference, "read", context, { before: PACK_MEMORY });
   await using own = await ownSubstituter(cache, setup.key && publicKeyOf(setup.key), context);
   return await build(targets, { ...options, env: own.env, extraArgs: [...extraArgs, ...own.extraArgs] });
 }

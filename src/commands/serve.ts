@@ -86,7 +86,9 @@ export const serve = command(
     const references = cacheReferences(given.texts("cache"), env);
     const generation = await generationToServe(given, references, stopping);
     const caches = references.map((reference) => {
-      const { protocol } = open.use(openCache(reference, "read", context, { before: nars ?? PACK_MEMORY, generation }));
+      const { protocol } = open.use(
+        openCache(reference, "read", context, { before: nars ?? PACK_MEMORY, generation }),
+      );
       const onError = (message: string) => log.warn(`the index could not be refreshed: ${message}`);
       return serveCache(protocol, onError, generation);
     });
