@@ -18,6 +18,8 @@ export interface Sources {
   readonly texts: readonly string[];
   /** Those that are given as hints. */
   readonly hints: readonly string[];
+  /** Messages of errors with the code that they are made with, where both stand in one place. */
+  readonly errors: readonly (readonly [code: string, message: string])[];
 }
 
 export function readSources(): Sources {
@@ -26,6 +28,7 @@ export function readSources(): Sources {
   return {
     texts: [...new Set(trees.flatMap(textsIn).map((text) => text.trim()))],
     hints: hintsIn(trees),
+    errors: errorsIn(trees),
   };
 }
 
@@ -77,6 +80,23 @@ export function hintsIn(trees: readonly Node[]): string[] {
 
 function isHint(node: unknown): boolean {
   return /^(hints?|HINTS?|hint[A-Z]\w*)$/.test((node as { name?: string } | null)?.name ?? "");
+}
+
+function errorsIn(trees: readonly Node[]): [code: string, message: string][] {
+  const found: [code: string, message: string][] = [];
+  walk(trees, (node) => {
+    if (node.type !== "NewExpression" || (node.callee as { name?: string }).name !== "NixcacheError") return;
+    const [code, message] = node.arguments as AnyNode[];
+    if (code === undefined || typeof code.value !== "string") return;
+    for (const text of outermostTexts(message)) found.push([code.value, text.trim()]);
+  });
+  return found;
+}
+
+/** The codes of errors that may say so; none where a function of several errors has made it. */
+export function codesOf(message: string, { errors }: Pick<Sources, "errors">): ReadonlySet<string> {
+  const pattern = patternOf(message);
+  return new Set(errors.flatMap(([code, text]) => (pattern.test(text) ? code : [])));
 }
 
 /** Whether the binary may print `message`, where `…` stands for anything and the rest for itself. */

@@ -5,7 +5,14 @@ import { join } from "node:path";
 import { ROOT } from "../../../scripts/process.ts";
 import { EXIT_CODES } from "../../../src/errors.ts";
 import { page } from "../../support/docs.ts";
-import { hintsIn, isPrinted, parseSource, readSources, textsIn } from "../../support/source-texts.ts";
+import {
+  codesOf,
+  hintsIn,
+  isPrinted,
+  parseSource,
+  readSources,
+  textsIn,
+} from "../../support/source-texts.ts";
 
 const troubleshooting = page("docs/troubleshooting.md");
 const sources = readSources();
@@ -31,29 +38,35 @@ test("every message and hint is printed by the binary", () => {
   expect(quoted.filter((text) => text.replaceAll(/[^\p{L}]/gu, "").length < 3)).toEqual([]);
 });
 
+test("every message stands under the exit status that it comes with", () => {
+  const misplaced = ours.flatMap(({ under, code: [messages = []] }) => {
+    const [, section = ""] = /^Exit status \d+: `([\w-]+)`$/.exec(under) ?? [];
+    return messages.filter((message) => {
+      const codes = codesOf(message, sources);
+      return section !== "" && codes.size > 0 && !codes.has(section);
+    });
+  });
+  expect(misplaced).toEqual([]);
+});
+
 test("every hint is there", () => {
   expect(sources.hints.length).toBeGreaterThan(60);
   expect(sources.hints.filter((hint) => !anywhere.includes(hint))).toEqual([]);
 });
-
-/** In the order of their numbers, as the pages have them. */
-const exitCodes = Object.entries<number>(EXIT_CODES)
-  .map(([code, number]) => ({ code, number }))
-  .sort((a, b) => a.number - b.number);
 
 test("every exit status has a section, by its number", () => {
   const named = troubleshooting.headings.flatMap(({ text }) => {
     const [, number, code] = /^Exit status (\d+): `([\w-]+)`$/.exec(text) ?? [];
     return code === undefined ? [] : [{ code, number: Number(number) }];
   });
-  expect(named).toEqual(exitCodes);
+  expect(named).toEqual(Object.entries(EXIT_CODES).map(([code, number]) => ({ code, number })));
 });
 
 test("the table of exit statuses in docs/configuration.md has each of them", () => {
   const numbers = page("docs/configuration.md").rows.flatMap(({ cells: [cell = ""] }) =>
     /^\d+$/.test(cell) ? [Number(cell)] : [],
   );
-  expect(numbers).toEqual([0, ...exitCodes.map(({ number }) => number)]);
+  expect(numbers).toEqual([0, ...Object.values(EXIT_CODES)]);
 });
 
 test("docs/inspecting.md explains what verify finds", () => {
