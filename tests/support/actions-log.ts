@@ -59,7 +59,8 @@ function properties(text: string, separator: string): Record<string, string> {
   const pairs = text
     .trim()
     .split(separator)
-    .filter((pair) => pair.includes("="));
+    // One without a value is none to the runner.
+    .filter((pair) => /=./s.test(pair));
   return Object.fromEntries(
     pairs.map((pair) => {
       const at = pair.indexOf("=");

@@ -30,7 +30,13 @@ test("what goes in comes out at the runner", () => {
         ]);
       },
     ),
-    { ...propertyParameters(), examples: [["%0A", "::set-output name=a::b"]] },
+    {
+      ...propertyParameters(),
+      examples: [
+        ["%0A", "::set-output name=a::b"],
+        ["", " "],
+      ],
+    },
   );
 });
 
