@@ -1,6 +1,7 @@
 /**
  * The least that Bun can do, to compare with: `bun bench/bare-server.ts map FILE` answers narinfos out of a Map, read
- * from lines of JSON; `bun bench/bare-server.ts pass URL` passes on whatever is asked for. Prints where it listens.
+ * from lines of JSON; `bun bench/bare-server.ts pass URL` passes on whatever is asked for, and `check URL` hashes it on
+ * the way. Prints where it listens.
  */
 import { readFileSync } from "node:fs";
 
@@ -9,7 +10,7 @@ const HEADERS = { "content-type": "text/x-nix-narinfo" };
 
 const server = Bun.serve({
   ...{ hostname: "127.0.0.1", port: 0, idleTimeout: 0, development: false },
-  fetch: kind === "map" ? fromMap(argument) : (request) => passOn(request, argument),
+  fetch: kind === "map" ? fromMap(argument) : (request) => passOn(request, argument, kind === "check"),
 });
 console.log(`listening on http://127.0.0.1:${server.port}`);
 
@@ -24,7 +25,31 @@ function fromMap(file: string): (request: Request) => Response {
   };
 }
 
-async function passOn({ url }: Request, origin: string): Promise<Response> {
+async function passOn({ url }: Request, origin: string, checks: boolean): Promise<Response> {
   const { status, body } = await fetch(origin + url.slice(url.indexOf("/", 8)), { decompress: false });
-  return new Response(body, { status });
+  return new Response(checks && body !== null ? hashed(body) : body, { status });
+}
+
+/** Holds the last chunk back until all of it was hashed, as whoever checks must. */
+function hashed(body: ReadableStream<Uint8Array>): ReadableStream<Uint8Array> {
+  const reader = body.getReader();
+  const hasher = new Bun.CryptoHasher("sha256");
+  let held: Uint8Array | undefined;
+  return new ReadableStream(
+    {
+      async pull(controller) {
+        for (;;) {
+          const { done, value } = await reader.read();
+          if (done) hasher.digest();
+          else hasher.update(value);
+          const next = held;
+          held = value;
+          if (next !== undefined) controller.enqueue(next);
+          if (done) return controller.close();
+          if (next !== undefined) return;
+        }
+      },
+    },
+    { highWaterMark: 0 },
+  );
 }

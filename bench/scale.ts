@@ -78,6 +78,8 @@ async function measure(bench: Bench, entries: number): Promise<Record<string, st
     const nothing = await cost(() => refresh(reader));
     const publisher = open();
     await refresh(publisher, { list: true });
+    // What was written goes from the log into the index half a second later, on this thread.
+    await Bun.sleep(1_000);
     const publish = await cost(() => publishOnce(publisher, entries));
     const after = await cost(() => refresh(reader, { list: true }));
     const gc = await timeGc(bench, cache, cost);

@@ -1,6 +1,7 @@
 /** Starting the binary, as a shell sees it. */
 
 import { join } from "node:path";
+import { build } from "../../scripts/build.ts";
 import { ROOT } from "../../scripts/process.ts";
 import { time } from "../bench.ts";
 import { of, type Row, type Sample } from "../row.ts";
@@ -10,16 +11,25 @@ const RUNS = 20;
 export const binary: Row = {
   name: "binary",
   parts: [],
-  async open() {
+  async open(bench) {
+    // What Bun needs to start any program, which `bun --version` leaves out.
+    const source = join(bench.folder, "empty.ts");
+    await Bun.write(source, 'console.log("");');
+    const empty = await build({ entry: source, outfile: join(bench.folder, "empty") });
     return {
       contenders: {
         bun: () => startOf([process.execPath, "--version"]),
+        empty: () => startOf([empty]),
         nixcache: () => startOf([join(ROOT, "dist", "nixcache"), "--version"]),
       },
       goals: [
         {
           ...{ what: "--version, of bun's", unit: "×", target: { atMost: 2 }, within: 3 },
           figure: (round) => of(round, "nixcache", "ms") / of(round, "bun", "ms"),
+        },
+        {
+          ...{ what: "--version, of an empty program compiled by Bun", unit: "×" },
+          figure: (round) => of(round, "nixcache", "ms") / of(round, "empty", "ms"),
         },
       ],
     };

@@ -13,7 +13,7 @@ export const closure: Row = {
   name: "closure",
   parts: ["nix", "registry", "nginx"],
   // Behind nginx each path waits for two round trips.
-  mostRounds: 3,
+  mostRounds: 2,
   async open(bench) {
     const paths = await smallPaths(bench);
     const { nix, root } = paths;

@@ -23,6 +23,7 @@ export const nar: Row = {
     const { file, digest } = await publishBlob(bench, `${registry.host}/nar`, size);
     const blob = `/v2/nar/blobs/${digest}`;
     const bare = await startBare(bench, "pass", `http://${registry.host}`);
+    const checking = await startBare(bench, "check", `http://${registry.host}`);
     const env = { NIXCACHE_INDEX_DIR: await makeFolder(bench, "nar-index") };
     const server = await bench.cli.serve(["--cache", `${registry.host}/nar`, "--upstream", ""], { env });
     bench.use(stopped(server));
@@ -32,6 +33,7 @@ export const nar: Row = {
       contenders: {
         curl: () => download(`http://${registry.host}${blob}`),
         bare: () => download(bare.url + blob, bare.pid),
+        checking: () => download(checking.url + blob, checking.pid),
         nixcache: () => download(`${server.url}/nar/${file}`, server.pid),
       },
       goals: [
@@ -47,6 +49,14 @@ export const nar: Row = {
         {
           ...{ what: "CPU for it, of a bare pass-through", unit: "×", target: { atMost: 1.6 }, within: 3 },
           figure: (round) => of(round, "nixcache", "cpu") / of(round, "bare", "cpu"),
+        },
+        {
+          ...{ what: "1 GiB, checked, of a bare pass-through that hashes", unit: "×" },
+          figure: (round) => of(round, "checking", "seconds") / of(round, "nixcache", "seconds"),
+        },
+        {
+          ...{ what: "CPU of a bare pass-through that hashes, of one that does not", unit: "×" },
+          figure: (round) => of(round, "checking", "cpu") / of(round, "bare", "cpu"),
         },
         {
           ...{ what: "1 GiB, checked, of curl straight from the registry", unit: "×" },

@@ -84,7 +84,11 @@ export const narinfo: Row = {
 };
 
 /** A Bun server of the least kind, ended with the row. */
-export async function startBare(bench: Bench, kind: "map" | "pass", argument: string): Promise<Server> {
+export async function startBare(
+  bench: Bench,
+  kind: "map" | "pass" | "check",
+  argument: string,
+): Promise<Server> {
   const argv = [process.execPath, join(ROOT, "bench", "bare-server.ts"), kind, argument];
   const options = { cwd: bench.folder, env: process.env as Record<string, string> };
   const server = await startServer(argv, { ...options, signal: new AbortController().signal });

@@ -93,8 +93,8 @@ function pass(
         waiting -= bytes.length;
         if (waiting <= WINDOW_BYTES) from.resume();
       };
-      if (to.destroyed || to.write(bytes)) taken();
-      else to.once("drain", taken);
+      if (to.destroyed) taken();
+      else to.write(bytes, taken);
     });
   });
   from.on("end", () => later(() => void to.end()));
