@@ -6,7 +6,10 @@ import { type Digest, digestOf } from "./digest.ts";
 import { onAbort, throwIfAborted } from "./network.ts";
 import type { Store } from "./store.ts";
 
-/** Larger blobs hold large NARs, or are read once: publish fills packs with 8 MiB of NARs before compression. */
+/**
+ * Larger blobs hold large NARs: publish fills packs with 8 MiB of NARs before compression. Nor is a blob a pack of which
+ * a slice is more than half: it has one NAR, and its listing.
+ */
 const MOST_PACK_BYTES = 8 * 1024 * 1024;
 
 /** All packs together, those that are still coming included. */
@@ -60,7 +63,9 @@ export function rememberPacks(readBlob: ReadBlob): ReadBlob {
 
   return async (digest, options = {}) => {
     const { range, size, signal } = options;
-    if (range === undefined || size === undefined || size > MOST_PACK_BYTES) return readBlob(digest, options);
+    const isOfPack =
+      range !== undefined && size !== undefined && size <= MOST_PACK_BYTES && 2 * range.length <= size;
+    if (!isOfPack) return readBlob(digest, options);
     let pack = packs.get(digest);
     if (pack !== undefined) {
       packs.delete(digest);

@@ -3,6 +3,7 @@
  * is not, and never a word of them to another origin.
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
+import { join } from "node:path";
 import { parseNarInfo } from "../../src/nar/narinfo.ts";
 import { openStore } from "../../src/oci/open.ts";
 import { parseReference } from "../../src/oci/reference.ts";
@@ -14,11 +15,13 @@ import { Cleanup } from "../support/lease.ts";
 import { describeWith, openNix } from "../support/needs.ts";
 import { buildClosure, type TestNix } from "../support/nix.ts";
 import { TestHost } from "../support/protocol.ts";
+import { writeRandomFile } from "../support/random-file.ts";
 import { expectRefusal } from "../support/refusal.ts";
 import { startRegistry, type TestRegistry } from "../support/registry.ts";
 import { storeVariables } from "../support/substitute.ts";
 
 const AT_ONCE = 20;
+const ROUNDS = 5;
 const NAME = "tokens";
 
 const cleanup = new Cleanup();
@@ -29,12 +32,22 @@ describeWith(["nix", "registry"], "tokens", () => {
   let nix: TestNix;
   let registry: TestRegistry;
   let paths: readonly string[];
+  let large: readonly string[];
 
   beforeAll(async () => {
     cli = cleanup.add(await openCli());
     nix = cleanup.add(await openNix()).value;
     registry = cleanup.add(await startRegistry());
-    paths = (await buildClosure(nix, { paths: 40, seed: 40 })).paths;
+    const { paths: small } = await buildClosure(nix, { paths: 40, seed: 40 });
+    // Each is a blob of its own, which is fetched anew for each client: packs stay in memory.
+    large = await Promise.all(
+      Array.from({ length: AT_ONCE }, async (_, at) => {
+        const file = join(nix.folder, `large-${at}`);
+        await writeRandomFile(file, 1_100_000, at);
+        return (await nix.run("nix-store", ["--add", file])).trim();
+      }),
+    );
+    paths = [...small, ...large];
   });
 
   const tokenRequests = ({ log }: FaultProxy) => log.filter(({ origin }) => origin === "token").length;
@@ -66,12 +79,12 @@ describeWith(["nix", "registry"], "tokens", () => {
     expect([tokenRequests(proxy), refused(proxy)]).toEqual([2, 2]);
 
     const urls = await Promise.all(
-      paths.slice(0, AT_ONCE).map(async (path) => {
+      large.map(async (path) => {
         const text = await (await server.get(`/${hashPart(path)}.narinfo`)).text();
         return `/${parseNarInfo(text).url}`;
       }),
     );
-    for (let round = 0; round < 5; round++) {
+    for (let round = 0; round < ROUNDS; round++) {
       const before = tokenRequests(proxy);
       proxy.expireTokens();
       // Else they would go on at the storage host, which knows no tokens.
@@ -87,7 +100,7 @@ describeWith(["nix", "registry"], "tokens", () => {
       expect(answers).toEqual(urls.map(() => 200));
       expect(tokenRequests(proxy) - before).toBe(1);
     }
-    expect(refused(proxy)).toBe(2 + 5 * AT_ONCE);
+    expect(refused(proxy)).toBe(2 + ROUNDS * AT_ONCE);
     await server.stop();
 
     // What went to which origin.
