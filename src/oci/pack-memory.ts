@@ -6,10 +6,7 @@ import { type Digest, digestOf } from "./digest.ts";
 import { onAbort, throwIfAborted } from "./network.ts";
 import type { Store } from "./store.ts";
 
-/**
- * Larger blobs hold large NARs: publish fills packs with 8 MiB of NARs before compression. Nor is a blob a pack of which
- * a slice is more than half: it has one NAR, and its listing.
- */
+/** Publish fills packs with 8 MiB of NARs before compression. */
 const MOST_PACK_BYTES = 8 * 1024 * 1024;
 
 /** All packs together, those that are still coming included. */
@@ -62,10 +59,9 @@ export function rememberPacks(readBlob: ReadBlob): ReadBlob {
   };
 
   return async (digest, options = {}) => {
-    const { range, size, signal } = options;
-    const isOfPack =
-      range !== undefined && size !== undefined && size <= MOST_PACK_BYTES && 2 * range.length <= size;
-    if (!isOfPack) return readBlob(digest, options);
+    const { range, size, isPack, signal } = options;
+    if (!isPack || range === undefined || size === undefined || size > MOST_PACK_BYTES)
+      return readBlob(digest, options);
     let pack = packs.get(digest);
     if (pack !== undefined) {
       packs.delete(digest);

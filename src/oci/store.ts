@@ -87,10 +87,15 @@ export interface Store {
    * transfer breaks or has another length than asked for. It does not check the digest: a range has none,
    * and the reader of a whole blob hashes anyway.
    * @param options.size bytes of the whole blob, where the reader knows; for a cache in front of the store
+   * @param options.isPack whether the blob holds many small files, of which the range is one; for such a cache, too
    */
   readBlob(
     digest: Digest,
-    options?: CallOptions & { range?: ByteRange | undefined; size?: number | undefined },
+    options?: CallOptions & {
+      range?: ByteRange | undefined;
+      size?: number | undefined;
+      isPack?: boolean | undefined;
+    },
   ): Promise<ReadableStream<Uint8Array> | undefined>;
   /** Stores a blob. Safe to repeat, and for many writers of the same blob at once. */
   writeBlob(source: BlobSource, options?: CallOptions): Promise<void>;

@@ -13,6 +13,15 @@ import type { ByteRange, Store } from "../oci/store.ts";
 /** All that reading needs of a store. */
 export type BlobReader = Pick<Store, "name" | "readBlob">;
 
+/** A blob that ranges are read of. */
+export interface RangedBlob {
+  readonly digest: Digest;
+  /** Bytes of the whole. */
+  readonly size: number;
+  /** Whether it holds many small files, of which the range is one. */
+  readonly isPack?: boolean;
+}
+
 /** The memory that all readers share, in bytes. What was taken is given back once it has been handed on. */
 export interface ReadMemory {
   /** At most `wanted`, and always some: for bytes that somebody waits for. */
@@ -62,7 +71,7 @@ interface Window {
  */
 export async function* readBlobRange(
   store: BlobReader,
-  blob: { readonly digest: Digest; readonly size: number },
+  blob: RangedBlob,
   range: ByteRange,
   { signal, memory, connections = 1, clock }: ReadOptions = {},
 ): AsyncGenerator<Uint8Array, void, undefined> {
@@ -187,13 +196,14 @@ export async function* readBlobRange(
 
 async function* readWindow(
   store: BlobReader,
-  { digest, size }: { readonly digest: Digest; readonly size: number },
+  { digest, size, isPack }: RangedBlob,
   range: ByteRange,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const stream = await store.readBlob(digest, {
     range: range.length === size ? undefined : range,
     size,
+    isPack,
     signal,
   });
   if (stream === undefined) {

@@ -46,7 +46,8 @@ export async function* readNarFile(
     // Of a NAR that is one blob the file's hash is the blob's.
     const hasher =
       whole && (file === undefined || source.parts.length > 1) ? new Bun.CryptoHasher("sha256") : undefined;
-    const blob = { digest: part.blob, size: part.size };
+    // A blob of more than one NAR: what is more than half of it has only its listing behind it.
+    const blob = { digest: part.blob, size: part.size, isPack: 2 * part.length <= part.size };
     const range = { offset: part.offset + from, length: to - from };
     for await (const chunk of readBlobRange(store, blob, range, options)) {
       file?.update(chunk);

@@ -45,7 +45,7 @@ function storeOf(
       signal?: AbortSignal,
     ): Promise<Uint8Array | undefined> {
       const blob = blobs.get(name);
-      const options = { range: { offset, length }, size: blob?.bytes.length ?? 100, signal };
+      const options = { range: { offset, length }, size: blob?.bytes.length ?? 100, isPack: true, signal };
       const stream = await read(blob?.digest ?? digestOf(name), options);
       return stream && new Uint8Array(await new Response(stream).arrayBuffer());
     },
