@@ -37,7 +37,7 @@ const USAGE: Row[] = [
   [
     "an unknown command",
     ["frobnicate"],
-    { code: 2, says: '"frobnicate"', hints: /serve, publish, .*list, .*gc, keygen/ },
+    { code: 2, says: '"frobnicate"', hints: /serve, publish, .*list, .*gc, .*keygen/ },
   ],
   ["an unknown flag", ["serve", "--frobnicate"], usage("--frobnicate")],
   ["an unknown short flag", ["publish", "-x"], usage("-x")],
