@@ -110,19 +110,22 @@ export function v1Record(index: Digest, keys: readonly string[], time: string): 
 /** Before the name of a pin, in its source. */
 export const PIN_PREFIX = "pin:";
 
+/** Of a record, what tells which others it succeeds. */
+type LineFields = Pick<PublishRecord, "source" | "system" | "selection" | "roots">;
+
 /** Names a source and selection: of two generations with the same one, the newer succeeds the older. */
-export function lineOf(record: PublishRecord): string {
+export function lineOf(record: LineFields): string {
   // A pin is a name for one thing, whatever it is about at the time.
   if (record.source.startsWith(PIN_PREFIX)) return JSON.stringify([record.source]);
   return JSON.stringify([record.source, record.system ?? null, selection(record)]);
 }
 
 /** Whether two records are generations of the same source and selection. */
-export function sameLine(a: PublishRecord, b: PublishRecord): boolean {
+export function sameLine(a: LineFields, b: LineFields): boolean {
   return lineOf(a) === lineOf(b);
 }
 
-function selection(record: PublishRecord): string {
+function selection(record: LineFields): string {
   return record.selection ?? JSON.stringify(Object.keys(record.roots).sort());
 }
 

@@ -14,7 +14,7 @@ import {
   segmentManifest,
 } from "../cache/manifests.ts";
 import type { PublishRecord } from "../cache/record.ts";
-import { type GenerationName, generationName, holdTag, segmentTag } from "../cache/tags.ts";
+import { type GenerationName, generationName, generationTime, holdTag, segmentTag } from "../cache/tags.ts";
 import { mapConcurrently } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
 import { randomId } from "../host.ts";
@@ -32,6 +32,9 @@ const HOLD_EVERY_MS = 15 * 60_000;
 /** gc removes a hold without a segment after 7 days; far from that, its blobs are held again under a new name. */
 const HOLD_FOR_MS = 24 * 3_600_000;
 
+/** By how much the clocks of two machines may differ (STORAGE-PROTOCOL). */
+const CLOCKS_APART_MS = 3_600_000;
+
 /** Holds that vanish, over and over, are somebody's deletion policy. */
 const ATTEMPTS = 5;
 
@@ -47,6 +50,7 @@ export type CommitResult = { readonly committed: GenerationName } | { readonly m
 export class GenerationWriter {
   readonly #context: ProtocolContext;
   readonly #links: Pick<ManifestNotes, "source" | "revision" | "holdsFor">;
+  readonly #after: GenerationName | undefined;
   /** Set by the first hold: all tags of a generation share it. */
   #name: GenerationName | undefined;
   #namedAt = 0;
@@ -56,10 +60,18 @@ export class GenerationWriter {
   #pendingSince = 0;
   #holding: Promise<unknown> = Promise.resolve();
 
-  /** @param links `holdsFor` is for holds alone: whoever commits has a name for them */
-  constructor(context: ProtocolContext, links: Pick<ManifestNotes, "source" | "revision" | "holdsFor">) {
+  /**
+   * @param links `holdsFor` is for holds alone: whoever commits has a name for them
+   * @param after the generation that it succeeds: its name is later than that one's, also within one second
+   */
+  constructor(
+    context: ProtocolContext,
+    links: Pick<ManifestNotes, "source" | "revision" | "holdsFor">,
+    after?: GenerationName,
+  ) {
     this.#context = context;
     this.#links = links;
+    this.#after = after;
   }
 
   /** Says that a blob is in the store. Holds it, with others, when enough have come or time has passed. */
@@ -196,7 +208,8 @@ export class GenerationWriter {
   #nameNow(): GenerationName {
     if (this.#name === undefined) {
       this.#namedAt = this.#context.host.now();
-      this.#name = generationName(this.#namedAt, randomId(this.#context.host));
+      const time = laterThan(this.#after, this.#namedAt);
+      this.#name = generationName(time, randomId(this.#context.host));
     }
     return this.#name;
   }
@@ -224,4 +237,10 @@ export class GenerationWriter {
     );
     return blobs.filter((_, i) => sizes[i] === undefined).map(({ digest }) => digest);
   }
+}
+
+/** Names tell generations apart by the second. A clock that is further ahead than clocks may be is not followed. */
+function laterThan(after: GenerationName | undefined, now: number): number {
+  const least = after === undefined ? now : generationTime(after) + 1000;
+  return least - now <= CLOCKS_APART_MS ? Math.max(now, least) : now;
 }

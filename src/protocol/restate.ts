@@ -9,9 +9,8 @@ import { type EntryLine, formatLine } from "../cache/entry.ts";
 import type { IndexReader } from "../cache/index-reader.ts";
 import { blobsOf, type ManifestNotes } from "../cache/manifests.ts";
 import type { PublishRecord } from "../cache/record.ts";
-import { type GenerationName, generationTime } from "../cache/tags.ts";
+import type { GenerationName } from "../cache/tags.ts";
 import { NixcacheError } from "../errors.ts";
-import type { Host } from "../host.ts";
 import { parseNarInfo } from "../nar/narinfo.ts";
 import { storeHashOf } from "../nar/store-path.ts";
 import { digestOf } from "../oci/digest.ts";
@@ -82,8 +81,7 @@ export async function restate(
   options: Pick<ManifestNotes, "source"> & { readonly after?: GenerationName | undefined } = {},
 ): Promise<GenerationName> {
   const { after, source } = options;
-  const host = after === undefined ? context.host : notBefore(context.host, generationTime(after) + 1000);
-  const writer = new GenerationWriter({ ...context, host }, { source, revision: record.revision });
+  const writer = new GenerationWriter(context, { source, revision: record.revision }, after);
   const outcome = await writer.commit(record, lines, blobsOf(lines));
   if ("committed" in outcome) return outcome.committed;
   const more = outcome.missing.length > 1 ? ` and ${outcome.missing.length - 1} more` : "";
@@ -92,13 +90,4 @@ export async function restate(
     `${context.store.name}: its index names blobs that are gone: ${outcome.missing[0]}${more}`,
     { hint: "Run nixcache verify --repair, and publish what it names again." },
   );
-}
-
-/** Names tell generations apart by the second, and the clocks of two machines differ. */
-function notBefore(host: Host, least: number): Host {
-  return {
-    now: () => Math.max(host.now(), least),
-    random: () => host.random(),
-    sleep: (ms, signal) => host.sleep(ms, signal),
-  };
 }

@@ -3,6 +3,7 @@
  */
 import { isAttachedPath } from "../cache/attachment.ts";
 import { type EntryLine, formatLine } from "../cache/entry.ts";
+import type { Generation } from "../cache/index-layer.ts";
 import { blobsOf } from "../cache/manifests.ts";
 import { type PublishRecord, sameLine } from "../cache/record.ts";
 import { generationTime } from "../cache/tags.ts";
@@ -153,10 +154,8 @@ class PublishRun {
     this.#memory = context.memory ?? new RunMemory();
     for (const { path, narHash } of closure) if (this.#restated.has(path)) this.#memory.files.delete(narHash);
     this.#now = Math.floor(context.host.now() / 1000);
-    this.#generation = new GenerationWriter(context, {
-      source: origin.repository,
-      revision: origin.revision,
-    });
+    const links = { source: origin.repository, revision: origin.revision };
+    this.#generation = new GenerationWriter(context, links, this.#newestOf(origin)?.name);
   }
 
   /** What is new and not uploaded yet. */
@@ -350,12 +349,15 @@ class PublishRun {
     return this.#closure.some(({ path, narHash }) => this.#isNew(path) && this.#memory.files.has(narHash));
   }
 
+  /** What a publish of this line succeeds. */
+  #newestOf(line: Parameters<typeof sameLine>[0]): Generation | undefined {
+    const { view } = this.#context.database;
+    return view.generations().findLast(({ record }) => sameLine(record, line));
+  }
+
   /** Rule 7: identical to the newest generation of its kind, and that one is young; else a revert would be lost. */
   #isUnchanged(record: PublishRecord): boolean {
-    const newest = this.#context.database.view
-      .generations()
-      .filter((generation) => sameLine(generation.record, record))
-      .at(-1);
+    const newest = this.#newestOf(record);
     if (newest === undefined || newest.record.content !== record.content) return false;
     // The same paths, and yet it is the one that says that the run came to its end.
     if (newest.record.partial !== record.partial) return false;

@@ -138,6 +138,24 @@ describe("publish", () => {
     expect(await run("old")).not.toBeNull();
   });
 
+  test("what succeeds another within the same second has a later name", async () => {
+    const store = new MemoryStore();
+    using machine = party(store);
+    const run = async (name: string) => {
+      const { closure, dump } = testClosure([{ name }]);
+      const { time } = machine.host;
+      const origin = { ...ORIGIN, roots: { default: pathOf(name) } };
+      const { generation } = await publish(closure, origin, contextOf(machine, dump));
+      // Folding may have waited.
+      machine.host.time = time;
+      return generation;
+    };
+    const names: (string | null)[] = [];
+    for (let round = 0; round < 10; round++) names.push(await run("old"), await run("new"));
+    expect(names).toEqual(names.toSorted());
+    expect(await run("new")).toBeNull();
+  });
+
   test("defect 4: a signature that is there already, made here or elsewhere, hides no path", async () => {
     const store = new MemoryStore();
     using machine = party(store);
