@@ -1,6 +1,8 @@
 /** A simulated year at the real docker-registry: nothing promised is lost, and nothing else stays. */
 import { expect, test } from "bun:test";
+import { mapConcurrently } from "../../../src/concurrency.ts";
 import { digestHex } from "../../../src/oci/digest.ts";
+import type { Store } from "../../../src/oci/store.ts";
 import { namedDigests, openCacheStore } from "../../support/audit.ts";
 import { HOUR } from "../../support/gc-stretch.ts";
 import { BRANCHES, SYSTEMS, YEAR_POLICY, Year } from "../../support/gc-year.ts";
@@ -54,7 +56,7 @@ describeWith(["registry"], "a year of gc", () => {
         await year.collect(false, { ...YEAR_POLICY, retentionMs: 2 * YEAR_POLICY.retentionMs });
         await expectNamed();
         await year.check();
-        const left = await year.store.listTags();
+        const left = await tagsThatAreThere(year.store);
         const alive = left.filter((tag) => tag.startsWith("seg-"));
         expect(alive).toEqual(expect.arrayContaining(promised.map((name) => `seg-${name}`)));
         // What a clock within the skew finds just young enough.
@@ -64,3 +66,13 @@ describeWith(["registry"], "a year of gc", () => {
     1_800_000,
   );
 });
+
+/**
+ * docker-registry 2.8 ends a deletion half way, with a 500, when another tag is written in that moment: the manifest is
+ * gone, and its tags stay in the list for good. They lead nowhere and hold nothing.
+ */
+async function tagsThatAreThere(store: Store): Promise<string[]> {
+  const tags = await store.listTags();
+  const digests = await mapConcurrently(tags, 8, (tag) => store.statManifest(tag));
+  return tags.filter((_, i) => digests[i] !== undefined);
+}
