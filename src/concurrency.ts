@@ -27,6 +27,16 @@ export async function mapConcurrently<T, R>(
   return results;
 }
 
+/** Both calls at once where `limit` is over one, else one after the other. Fails as `mapConcurrently` does. */
+export async function bothConcurrently<A, B>(
+  limit: number,
+  first: () => Promise<A>,
+  second: () => Promise<B>,
+): Promise<[A, B]> {
+  const calls: readonly (() => Promise<A | B>)[] = [first, second];
+  return (await mapConcurrently(calls, limit, (call) => call())) as [A, B];
+}
+
 /** Lets at most `limit` holders in at once, in the order they asked. */
 export class Semaphore {
   #free: number;

@@ -132,6 +132,8 @@ function registryOptions(
 export interface OpenCacheOptions {
   /** A cache in front of the store, unless that is a folder of this machine already. */
   readonly before?: { over(store: Store): Partial<Store> } | undefined;
+  /** A local index that is open already, and stays so; without it the cache's own is opened. */
+  readonly index?: IndexDatabase | undefined;
   /** The local index is for this generation alone. */
   readonly generation?: GenerationName | undefined;
   /** A repository of the same registry, of which blobs may be taken over. */
@@ -143,7 +145,7 @@ export function openCache(
   reference: CacheReference,
   access: "read" | "write",
   context: Context,
-  { before, generation, mountFrom }: OpenCacheOptions = {},
+  { before, index, generation, mountFrom }: OpenCacheOptions = {},
 ): OpenCache {
   const { env, host, signal, log } = context;
   const warned = new Set<string>();
@@ -154,7 +156,7 @@ export function openCache(
   };
   const policy = access === "read" ? BRISK : PATIENT;
   const store = openStore(reference, { ...registryOptions(reference, access, policy, context), mountFrom });
-  const database = IndexDatabase.open(indexFile(reference, env, generation));
+  const database = index ?? IndexDatabase.open(indexFile(reference, env, generation));
   const spool = new Spool(spoolDirectory(env));
   return {
     protocol: {
@@ -169,7 +171,7 @@ export function openCache(
     },
     [Symbol.dispose]() {
       spool[Symbol.dispose]();
-      database.close();
+      if (index === undefined) database.close();
     },
   };
 }

@@ -8,8 +8,10 @@
  */
 import { Database, type Statement } from "bun:sqlite";
 import { STORE_DIR, STORE_HASH_LENGTH } from "../nar/store-path.ts";
+import type { IndexDatabase } from "./database.ts";
 import type { Generation } from "./index-layer.ts";
-import { IndexReader } from "./index-reader.ts";
+import type { LayerFile } from "./layer-file.ts";
+import { mergeLayers, shownFirst } from "./layer-merge.ts";
 import type { PublishRecord } from "./record.ts";
 import type { GenerationName } from "./tags.ts";
 
@@ -71,20 +73,28 @@ const ORDERS: Readonly<Record<Order, string>> = {
   closure: "closure DESC",
 };
 
+/** What of the local index is read. */
+export type CatalogIndex = Pick<IndexDatabase, "path" | "view">;
+
 /** Lets others have their turn. Rejects to stop what is under way. */
 export type Pause = () => Promise<void>;
 
 export class Catalog implements Disposable {
   readonly #db: Database;
+  /** The layers as they were when it was made. */
+  readonly #files: readonly LayerFile[];
+  /** Of a cache of nixcache-oci that is shown as it is: it has no publish records. */
+  readonly #v1Keys: readonly string[];
   #totals: Totals | undefined;
   #progress = 0;
   #publishCount: number | undefined;
   #latest: readonly Generation[] | undefined;
   #keys: readonly string[] | undefined;
 
-  /** @param path the file of the local index */
-  constructor(path: string) {
-    this.#db = new Database(path, { readonly: true });
+  constructor(index: CatalogIndex) {
+    this.#files = index.view.files.map((file) => file.retain());
+    this.#v1Keys = index.view.state().v1?.keys ?? [];
+    this.#db = new Database(index.path, { readonly: true });
     this.#db.run("PRAGMA temp_store = FILE");
     this.#db.run(
       `CREATE TEMP TABLE path (
@@ -106,36 +116,32 @@ export class Catalog implements Disposable {
 
   [Symbol.dispose](): void {
     this.#db.close();
+    for (const file of this.#files) file.release();
   }
 
   /** Reads the names, from one state of the index. */
   async readNames(pause: Pause): Promise<void> {
-    const lines = this.#db.query<{ hash: string; narinfo: string; added: number }, [string, number]>(
-      // Of several lines for a path the first is the one that is shown: index-reader.ts.
-      `SELECT hash, narinfo, added FROM entry WHERE hash > ?
-       ORDER BY hash, added DESC, narinfo DESC, rest DESC LIMIT ?`,
-    );
     const insert = this.#db.query(
       "INSERT INTO temp.path (hash, name, narSize, fileSize, added) VALUES (?, ?, ?, ?, ?)",
     );
     const totals = { paths: 0, narSize: 0, fileSize: 0 };
     this.#db.run("BEGIN");
     try {
-      for (let last = "", read = LINES_PER_SLICE; read === LINES_PER_SLICE; ) {
-        read = 0;
-        for (const { hash, narinfo, added } of lines.iterate(last, LINES_PER_SLICE)) {
-          read++;
-          if (hash === last) continue;
-          last = hash;
-          const { name, narSize, fileSize } = readSizes(narinfo);
-          insert.run(hash, name, narSize, fileSize, added);
-          totals.paths++;
-          totals.narSize += narSize;
-          totals.fileSize += fileSize ?? 0;
-        }
-        this.#progress = placeOfHash(last);
+      let inSlice = 0;
+      for (const places of mergeLayers(this.#files)) {
+        const line = shownFirst(places.map(({ file, rank }) => file.lineAt(rank)));
+        if (line === undefined) continue;
+        const { name, narSize, fileSize } = readSizes(line.narinfo);
+        insert.run(line.storeHash, name, narSize, fileSize, line.added);
+        totals.paths++;
+        totals.narSize += narSize;
+        totals.fileSize += fileSize ?? 0;
+        if (++inSlice < LINES_PER_SLICE) continue;
+        inSlice = 0;
+        this.#progress = placeOfHash(line.storeHash);
         await pause();
       }
+      await pause();
     } finally {
       this.#db.run("COMMIT");
     }
@@ -256,13 +262,8 @@ export class Catalog implements Disposable {
       )
       .all(PUBLISHES_WITH_KEYS)
       .map(({ key }) => key)
-      .concat(this.#v1Keys());
+      .concat(this.#v1Keys);
     return this.#keys;
-  }
-
-  /** Of a cache of nixcache-oci that is shown as it is: it has no publish records. */
-  #v1Keys(): readonly string[] {
-    return new IndexReader(this.#db).state().v1?.keys ?? [];
   }
 }
 

@@ -1,19 +1,24 @@
 /**
- * The local copy of a cache's index: the union of the layers that the reader chose, in SQLite.
+ * The local copy of a cache's index: the union of the layers that the reader chose.
  *
- * Rows are keyed by layer, and layers come and go in one transaction, so a process that dies leaves the view
- * as it was. Look-ups use a connection of their own and go on, on the old view, while another connection
- * (or another process) loads. The file holds nothing that cannot be read again: a damaged one is thrown away.
+ * Each layer is a file that never changes (`layer-file.ts`); which of them make up the view, and what else is known,
+ * is in SQLite. Layers come and go in one transaction, so a process that dies leaves the view as it was, and files that
+ * the next one removes. Look-ups go on, on the old view, while another connection (or another process) loads. There is
+ * nothing that cannot be read again: a damaged index is thrown away.
  */
 import { Database, SQLiteError } from "bun:sqlite";
 import { mkdirSync, rmSync, statSync } from "node:fs";
 import { dirname } from "node:path";
-import { messageOf, NixcacheError } from "../errors.ts";
-import { IndexReader } from "./index-reader.ts";
-import { ENTRY_INDEXES, IndexUpdate } from "./index-update.ts";
+import { messageOf, NixcacheError, systemCode } from "../errors.ts";
+import type { Digest } from "../oci/digest.ts";
+import { IndexReader, type OpenLayer } from "./index-reader.ts";
+import { IndexUpdate } from "./index-update.ts";
+import type { LayerFile } from "./layer-file.ts";
+import { LayerFolder } from "./layer-folder.ts";
+import { session } from "./session.ts";
 
-/** Changes with the tables, and with what is kept of a record; a file of another version is thrown away. */
-const SCHEMA_VERSION = 6;
+/** Changes with the tables, with what is kept of a record, and with the layers' files; another version is thrown away. */
+const SCHEMA_VERSION = 7;
 
 const SCHEMA = `
 CREATE TABLE state (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -22,18 +27,14 @@ CREATE TABLE layer (
   digest TEXT NOT NULL UNIQUE,
   size INTEGER NOT NULL,
   -- place in the root's stack from below, or NULL for a segment's own layer
-  position INTEGER
+  position INTEGER,
+  -- the run of the machine that wrote its file, or NULL once that is on disk for certain
+  session TEXT
 );
 -- the generations that a layer holds or covers
 CREATE TABLE generation (
   layer INTEGER NOT NULL, name TEXT NOT NULL, record TEXT NOT NULL, PRIMARY KEY (layer, name)
 ) WITHOUT ROWID;
--- with rowids: a row has 1 KB, and a table without them would have such rows in the inner nodes of its tree
-CREATE TABLE entry (
-  id INTEGER PRIMARY KEY, hash TEXT NOT NULL, layer INTEGER NOT NULL, added INTEGER NOT NULL, file TEXT NOT NULL,
-  narinfo TEXT NOT NULL, rest TEXT NOT NULL
-);
-${ENTRY_INDEXES.map(({ create }) => `${create};`).join("\n")}
 -- which entries have a file that is served under path; the file itself is in their rest
 CREATE TABLE attached (
   path TEXT NOT NULL, hash TEXT NOT NULL, layer INTEGER NOT NULL, PRIMARY KEY (path, hash, layer)
@@ -47,28 +48,57 @@ CREATE TABLE former (
 CREATE TABLE dead (id TEXT PRIMARY KEY, seen INTEGER NOT NULL) WITHOUT ROWID;
 `;
 
-/** What was written goes from the log into the file this much later, in milliseconds: first come those who wait for it. */
-const CHECKPOINT_AFTER_MS = 500;
+/**
+ * What was written is forced to disk, and goes from SQLite's log into its file, this much later, in milliseconds: first
+ * come those who wait for it.
+ */
+const SETTLE_AFTER_MS = 500;
+
+/** How often a view is opened whose files another process has removed in that moment. */
+const OPENINGS = 3;
 
 export class IndexDatabase {
   readonly path: string;
-  #checkpoint: ReturnType<typeof setTimeout> | undefined;
-  /** Set while a transaction of look-ups is open. */
-  #turn: ReturnType<typeof setImmediate> | undefined;
+  readonly #folder: LayerFolder;
   #connection: Database;
   /** The file that the connection has open: somebody may have removed or replaced it since. */
   #inode: number;
   #view: IndexReader;
+  /** The state of the database that the view is of. */
+  #version: number;
+  /** Set from a look at the version to the next turn of the event loop. */
+  #looked: ReturnType<typeof setImmediate> | undefined;
+  #settling: ReturnType<typeof setTimeout> | undefined;
+  #isClosed = false;
+  /** Written and perhaps not yet on disk. */
+  #unsettled: LayerFile[] = [];
 
   private constructor(path: string) {
     this.path = path;
+    this.#folder = new LayerFolder(layersFolder(path));
     this.#connection = openFresh(path);
-    this.#view = this.#viewOf(this.#connection);
+    this.#view = new IndexReader(this.#connection);
+    try {
+      this.#view.show(this.#layersOf(this.#connection));
+    } catch (error) {
+      if (!isFileDamaged(error)) throw error;
+      this.#connection.close();
+      removeFiles(path);
+      this.#connection = openFresh(path);
+      this.#view = new IndexReader(this.#connection);
+    }
+    this.#version = dataVersion(this.#connection);
     this.#inode = inodeOf(path);
   }
 
-  /** The view as of the last update, by any process. */
+  /** The view as of the last update, by any process; it shows the same for a turn of the event loop. */
   get view(): IndexReader {
+    if (this.#looked === undefined) {
+      this.#looked = setImmediate(() => {
+        this.#looked = undefined;
+      });
+      this.#followOthers();
+    }
     return this.#view;
   }
 
@@ -85,10 +115,23 @@ export class IndexDatabase {
   async snapshot<T>(read: (view: IndexReader) => Promise<T>): Promise<T> {
     const connection = new Database(this.path, { readonly: true });
     try {
-      connection.run("BEGIN");
-      return await read(new IndexReader(connection));
+      using view = new IndexReader(connection);
+      view.show(this.#layersInSnapshot(connection));
+      return await read(view);
     } finally {
       connection.close();
+    }
+  }
+
+  #layersInSnapshot(connection: Database): OpenLayer[] {
+    for (let opening = 1; ; opening++) {
+      connection.run("BEGIN");
+      try {
+        return this.#layersOf(connection);
+      } catch (error) {
+        connection.run("ROLLBACK");
+        if (opening === OPENINGS || !isFileDamaged(error)) throw error;
+      }
     }
   }
 
@@ -103,12 +146,15 @@ export class IndexDatabase {
       write = this.#openWriter();
       await this.#begin(write, wait);
       try {
-        const update = new IndexUpdate(write);
+        const layers = this.#checkFiles(write);
+        this.#folder.sweep(layers);
+        using update = new IndexUpdate(write, this.#folder, session());
         const result = await change(update);
         update.finish();
         write.run("COMMIT");
-        this.#endTurn();
-        this.#checkpoint ??= setTimeout(() => this.#emptyLog(), CHECKPOINT_AFTER_MS).unref();
+        this.#unsettled.push(...update.written.map((file) => file.retain()));
+        this.#followOthers();
+        this.#settleLater();
         return result;
       } catch (error) {
         if (write.inTransaction) write.run("ROLLBACK");
@@ -125,9 +171,14 @@ export class IndexDatabase {
     }
   }
 
+  /** Closing it again is nothing. */
   close(): void {
-    clearTimeout(this.#checkpoint);
-    this.#endTurn();
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    clearTimeout(this.#settling);
+    this.#settleNow();
+    this.#lookAgain();
+    this.#view[Symbol.dispose]();
     this.#connection.close();
   }
 
@@ -135,45 +186,111 @@ export class IndexDatabase {
     this.close();
   }
 
-  /**
-   * A view whose look-ups share one transaction in each turn of the event loop: one of its own would lock the file and
-   * let it go again, which takes as long as the look-up.
-   */
-  #viewOf(connection: Database): IndexReader {
-    return new IndexReader(connection, () => {
-      if (this.#turn !== undefined) return;
-      connection.run("BEGIN");
-      this.#turn = setImmediate(() => this.#endTurn());
+  /** The layers that a connection has. @throws `corrupt` and ENOENT for files that are not as they were written */
+  #layersOf(connection: Database): OpenLayer[] {
+    using opened = new DisposableStack();
+    const layers = layerRows(connection).map(({ id, digest }) => {
+      const file = opened.adopt(this.#folder.open(digest), (its) => its.release());
+      return { id, file };
     });
+    opened.move();
+    return layers;
   }
 
-  #endTurn(): void {
-    if (this.#turn === undefined) return;
-    clearImmediate(this.#turn);
-    this.#turn = undefined;
-    if (this.#connection.inTransaction) this.#connection.run("COMMIT");
-  }
-
-  #emptyLog(): void {
-    this.#checkpoint = undefined;
-    this.#endTurn();
+  /** Takes over what another connection has written, if there is anything: an update has one of its own. */
+  #followOthers(): void {
+    const version = dataVersion(this.#connection);
+    if (version === this.#version) return;
     try {
-      this.#connection.run("PRAGMA wal_checkpoint(PASSIVE)");
+      this.#view.show(this.#layersOf(this.#connection));
+      this.#version = version;
     } catch (error) {
-      // Somebody has removed or damaged the file: the next update says so.
-      if (!(error instanceof SQLiteError)) throw error;
+      // The next update finds the damage; until then the old view is as good as ever.
+      if (!isFileDamaged(error) && !isDamaged(error)) throw error;
     }
+  }
+
+  #lookAgain(): void {
+    clearImmediate(this.#looked);
+    this.#looked = undefined;
+  }
+
+  /** Digests of the layers. @throws `LayersDamaged` */
+  #checkFiles(write: Database): Digest[] {
+    const digests = layerRows(write).map(({ digest }) => digest);
+    for (const digest of digests) {
+      try {
+        const file = this.#folder.open(digest);
+        const { isDamaged } = file;
+        file.release();
+        if (isDamaged) throw new LayersDamaged(`the file of ${digest} is not as it was written`);
+      } catch (error) {
+        throw isFileDamaged(error) ? new LayersDamaged(messageOf(error)) : error;
+      }
+    }
+    return digests;
+  }
+
+  #settleLater(): void {
+    this.#settling ??= setTimeout(() => {
+      void this.#settle();
+    }, SETTLE_AFTER_MS).unref();
+  }
+
+  async #settle(): Promise<void> {
+    try {
+      for (const file of [...this.#unsettled]) await file.sync();
+      if (this.#isClosed) return;
+      this.#settling = undefined;
+      if (!this.#markSettled()) this.#settleLater();
+      else this.#connection.run("PRAGMA wal_checkpoint(PASSIVE)");
+    } catch (error) {
+      if (!isOfDisk(error)) throw error;
+    }
+  }
+
+  #settleNow(): void {
+    try {
+      for (const file of this.#unsettled) file.syncNow();
+      this.#markSettled();
+    } catch (error) {
+      if (!isOfDisk(error)) throw error;
+    }
+    for (const file of this.#unsettled.splice(0)) file.release();
+  }
+
+  /** Notes that files are on disk. Answers false when another connection is writing. */
+  #markSettled(): boolean {
+    if (this.#unsettled.length === 0 || inodeOf(this.path) !== this.#inode) return true;
+    const write = this.#openWriter();
+    try {
+      const mark = write.query("UPDATE layer SET session = NULL WHERE digest = ?");
+      write.run("BEGIN IMMEDIATE");
+      for (const { digest } of this.#unsettled) mark.run(digest);
+      write.run("COMMIT");
+    } catch (error) {
+      if (error instanceof SQLiteError && error.code === "SQLITE_BUSY") return false;
+      throw error;
+    } finally {
+      write.close();
+    }
+    for (const file of this.#unsettled.splice(0)) file.release();
+    return true;
   }
 
   #reopen(): void {
-    this.#endTurn();
+    this.#lookAgain();
+    for (const file of this.#unsettled.splice(0)) file.release();
     try {
+      this.#view[Symbol.dispose]();
       this.#connection.close();
       this.#connection = openFresh(this.path);
+      this.#view = new IndexReader(this.#connection);
+      this.#view.show(this.#layersOf(this.#connection));
+      this.#version = dataVersion(this.#connection);
     } catch (cause) {
       throw databaseError(this.path, cause);
     }
-    this.#view = this.#viewOf(this.#connection);
     this.#inode = inodeOf(this.path);
   }
 
@@ -181,7 +298,6 @@ export class IndexDatabase {
     const write = new Database(this.path, { readwrite: true, create: false });
     try {
       write.run("PRAGMA synchronous = NORMAL");
-      write.run("PRAGMA cache_size = -32768");
       write.run("PRAGMA wal_autocheckpoint = 0");
       return write;
     } catch (error) {
@@ -225,8 +341,23 @@ function openFresh(path: string): Database {
   }
 }
 
+/** Where the layers' files are. */
+function layersFolder(path: string): string {
+  return `${path}-layers`;
+}
+
 function removeFiles(path: string): void {
   for (const suffix of ["", "-wal", "-shm"]) rmSync(path + suffix, { force: true });
+  rmSync(layersFolder(path), { recursive: true, force: true });
+}
+
+function layerRows(db: Database): { id: number; digest: Digest }[] {
+  return db.query<{ id: number; digest: Digest }, []>("SELECT id, digest FROM layer ORDER BY id").all();
+}
+
+/** Changes with what any other connection commits. */
+function dataVersion(db: Database): number {
+  return db.query<{ data_version: number }, []>("PRAGMA data_version").get()?.data_version ?? 0;
 }
 
 /** 0 for a file that is not there. */
@@ -239,13 +370,12 @@ function openCurrent(path: string): Database {
   try {
     // Waiting for another process that is just creating the tables; look-ups never wait in WAL mode.
     db.run("PRAGMA busy_timeout = 5000");
-    // Rows of 1 KB fit better than into pages of 4 KiB: loading takes a sixth less. Of a new file alone.
-    db.run("PRAGMA page_size = 8192");
     db.run("PRAGMA journal_mode = WAL");
-    // The inner nodes of the trees of a million entries.
-    db.run("PRAGMA cache_size = -8192");
     const version = db.query<{ user_version: number }, []>("PRAGMA user_version").get()?.user_version;
     if (version !== SCHEMA_VERSION) createTables(db);
+    // The machine may have gone down before they were on disk.
+    const lost = db.query<{ n: number }, [string]>("SELECT count(*) AS n FROM layer WHERE session <> ?");
+    if (lost.get(session())?.n !== 0) throw new LayersDamaged("layers that may not have reached the disk");
     return db;
   } catch (error) {
     db.close();
@@ -266,10 +396,26 @@ function createTables(db: Database): void {
     db.run(SCHEMA);
     db.run(`PRAGMA user_version = ${SCHEMA_VERSION}`);
   }).immediate();
+  db.run("VACUUM");
 }
 
+/** A layer's file is gone or not what it was. */
+class LayersDamaged extends Error {}
+
 function isDamaged(error: unknown): boolean {
+  if (error instanceof LayersDamaged) return true;
   return error instanceof SQLiteError && (error.code === "SQLITE_CORRUPT" || error.code === "SQLITE_NOTADB");
+}
+
+/** Somebody has removed or damaged the file, or the disk is full: the next update says so. */
+function isOfDisk(error: unknown): boolean {
+  return error instanceof SQLiteError || systemCode(error) !== undefined;
+}
+
+/** Of opening a layer's file. */
+function isFileDamaged(error: unknown): boolean {
+  if (error instanceof NixcacheError) return error.code === "corrupt";
+  return systemCode(error) === "ENOENT";
 }
 
 function databaseError(path: string, cause: unknown): NixcacheError {

@@ -95,10 +95,20 @@ export class LayerParser {
     this.#where = where;
   }
 
+  /** Whether only entries follow. */
+  get isPastHeader(): boolean {
+    return this.#kind !== undefined && this.#covers.length >= this.#expectedCovers;
+  }
+
+  /** Somebody else has read the next line, an entry. */
+  pass(): void {
+    this.#line++;
+  }
+
   /** The entry on this line, or undefined for a line of the header. @throws `corrupt` with the line number. */
   push(text: string): EntryLine | undefined {
     this.#line++;
-    if (this.#kind !== undefined && this.#covers.length >= this.#expectedCovers) {
+    if (this.isPastHeader) {
       const usual = parseUsualLine(text);
       if (usual !== undefined) return usual;
     }

@@ -1,19 +1,24 @@
 /**
- * Questions to the local index, over one connection: the union of the layers that the reader chose.
+ * Questions to the local index: the union of the layers that the reader chose. What the layers say is in their files,
+ * what is known about them in SQLite.
  */
 import type { Database, Statement } from "bun:sqlite";
+import { NixcacheError } from "../errors.ts";
 import { STORE_HASH_LENGTH } from "../nar/store-path.ts";
 import { type Digest, digestHex } from "../oci/digest.ts";
 import type { Attachment } from "./attachment.ts";
 import { type EntryLine, filesOf } from "./entry.ts";
 import type { Generation } from "./index-layer.ts";
+import type { LayerFile } from "./layer-file.ts";
+import { compareShown, mergeLayers, type Place, shownFirst } from "./layer-merge.ts";
+import { firstRank, hashKey } from "./layer-table.ts";
 import type { BlobReference } from "./manifests.ts";
 import type { Part } from "./part.ts";
 import { type PublishRecord, v1Record } from "./record.ts";
 import { type GenerationId, generationName } from "./tags.ts";
 
-/** The order in which one of several lines for a store path is shown: a total order on content. */
-const SHOWN_FIRST = "added DESC, narinfo DESC, rest DESC";
+/** SHA-256 in base32, with which the file name of a NAR begins. */
+const FILE_HASH_DIGITS = 52;
 
 export interface LayerRow {
   readonly id: number;
@@ -50,56 +55,65 @@ export interface V1State {
 
 export type NarLocation = { readonly parts: readonly Part[]; readonly narinfo?: string };
 
-export class IndexReader {
+/** A layer of the view, and its file. */
+export interface OpenLayer {
+  readonly id: number;
+  readonly file: LayerFile;
+}
+
+export class IndexReader implements Disposable {
   readonly #read: Database;
-  readonly #narinfo: Statement<{ narinfo: string }, [string]>;
-  readonly #twoNarinfos: Statement<{ narinfo: string }, [string]>;
-  readonly #line: Statement<EntryLine, [string]>;
-  readonly #nar: Statement<{ narinfo: string; rest: string }, [string]>;
-  readonly #attached: Statement<{ hash: string; rest: string }, [string]>;
+  #layers: readonly OpenLayer[] = [];
+  #files: readonly LayerFile[] = [];
+  readonly #attached: Statement<{ hash: string }, [string]>;
   readonly #former: Statement<{ rest: string }, [string]>;
-  readonly #narOf: Statement<{ narinfo: string; rest: string }, [string, string]>;
 
-  /** Called before a look-up of which there are many. */
-  readonly #beforeLookUp: () => void;
-
-  constructor(read: Database, beforeLookUp: () => void = () => {}) {
+  constructor(read: Database) {
     this.#read = read;
-    this.#beforeLookUp = beforeLookUp;
-    this.#narinfo = read.query(`SELECT narinfo FROM entry WHERE hash = ? ORDER BY ${SHOWN_FIRST} LIMIT 1`);
-    this.#twoNarinfos = read.query("SELECT narinfo FROM entry WHERE hash = ? LIMIT 2");
-    this.#line = read.query(
-      `SELECT hash AS storeHash, file, narinfo, rest, added FROM entry WHERE hash = ? ORDER BY ${SHOWN_FIRST} LIMIT 1`,
-    );
-    this.#nar = read.query("SELECT narinfo, rest FROM entry WHERE file = ? LIMIT 1");
-    this.#attached = read.query(
-      `SELECT hash, rest FROM attached JOIN entry AS e USING (hash, layer) WHERE path = ? AND NOT EXISTS (
-         SELECT 1 FROM entry AS other WHERE other.hash = e.hash
-         AND (other.added, other.narinfo, other.rest) > (e.added, e.narinfo, e.rest)
-       ) ORDER BY ${SHOWN_FIRST} LIMIT 1`,
-    );
+    this.#attached = read.query("SELECT DISTINCT hash FROM attached WHERE path = ?");
     this.#former = read.query("SELECT rest FROM former WHERE file = ? LIMIT 1");
-    this.#narOf = read.query(
-      `SELECT narinfo, rest FROM entry WHERE hash = ? AND substr(file, 53) = ? ORDER BY ${SHOWN_FIRST} LIMIT 1`,
-    );
+  }
+
+  /** Shows these layers from now on, those that the connection has. They are released with the next ones. */
+  show(layers: readonly OpenLayer[]): void {
+    for (const file of this.#files) file.release();
+    this.#layers = layers;
+    this.#files = layers.map(({ file }) => file);
+  }
+
+  /** The layers' files. Whoever goes on using one in a later turn of the event loop retains it. */
+  get files(): readonly LayerFile[] {
+    return this.#files;
   }
 
   /** The narinfo of a store hash, or undefined. */
   narinfo(hash: string): string | undefined {
-    this.#beforeLookUp();
-    // Most hashes have one line, and without sorting it is found in a third of the time.
-    const [only, another] = this.#twoNarinfos.all(hash);
-    return another === undefined ? only?.narinfo : this.#narinfo.get(hash)?.narinfo;
+    const key = hashKey(hash);
+    let found: LayerFile | undefined;
+    let rank = 0;
+    for (const file of this.#files) {
+      const first = firstRank(file.table, key);
+      if (file.table.keys[first] !== key) continue;
+      if (found !== undefined) return this.line(hash)?.narinfo;
+      found = file;
+      rank = first;
+    }
+    // Nearly always it is the only line.
+    return found === undefined ? undefined : (found.narinfoAt(rank, hash) ?? this.line(hash)?.narinfo);
   }
 
   line(hash: string): EntryLine | undefined {
-    return this.#line.get(hash) ?? undefined;
+    return shownFirst(this.#linesOf(hash));
   }
 
   /** Where a NAR's bytes are, by the file name in its URL; also for entries that left up to 35 days ago. */
   nar(file: string): NarLocation | undefined {
-    const row = this.#nar.get(file);
-    if (row) return { parts: filesOf(row.rest, file).parts, narinfo: row.narinfo };
+    for (const layer of this.#files) {
+      for (const rank of layer.ranksOfFile(file)) {
+        const line = layer.lineAt(rank);
+        if (line.file === file) return locationIn(line);
+      }
+    }
     const former = this.#former.get(file);
     return former ? { parts: filesOf(former.rest, file).parts } : this.#narOfPath(file);
   }
@@ -107,8 +121,20 @@ export class IndexReader {
   /** By the name that nixcache-oci gives it, such as `<store hash>.nar.xz`: clients remember that for 30 days. */
   #narOfPath(file: string): NarLocation | undefined {
     if (file[STORE_HASH_LENGTH] !== ".") return undefined;
-    const row = this.#narOf.get(file.slice(0, STORE_HASH_LENGTH), file.slice(STORE_HASH_LENGTH));
-    return row ? { parts: filesOf(row.rest, file).parts, narinfo: row.narinfo } : undefined;
+    const ending = file.slice(STORE_HASH_LENGTH);
+    const lines = this.#linesOf(file.slice(0, STORE_HASH_LENGTH));
+    const line = shownFirst(lines.filter((line) => line.file.slice(FILE_HASH_DIGITS) === ending));
+    return line && locationIn(line);
+  }
+
+  /** The lines of all layers for a store hash. */
+  #linesOf(hash: string): EntryLine[] {
+    const lines: EntryLine[] = [];
+    for (const file of this.#files) {
+      const rank = file.rankOf(hash);
+      if (rank !== undefined) lines.push(file.lineAt(rank));
+    }
+    return lines;
   }
 
   /**
@@ -122,46 +148,56 @@ export class IndexReader {
 
   /** Ids of the layers that have a line for a store hash. */
   layersOf(hash: string): number[] {
-    const query = "SELECT layer FROM entry WHERE hash = ?";
-    return this.#read
-      .query<{ layer: number }, [string]>(query)
-      .all(hash)
-      .map(({ layer }) => layer);
+    return this.#layers.filter(({ file }) => file.rankOf(hash) !== undefined).map(({ id }) => id);
   }
 
   /** Where the listing of a store hash is, compressed with zstd. */
   listing(hash: string): Part | undefined {
-    const line = this.#line.get(hash);
-    return line ? filesOf(line.rest, hash).listing : undefined;
+    const line = this.line(hash);
+    return line && filesOf(line.rest, hash).listing;
   }
 
   /** The file that entries have under this path. */
   attached(path: string): Attachment | undefined {
-    const row = this.#attached.get(path);
-    return row ? filesOf(row.rest, row.hash).attached?.[path] : undefined;
+    const lines = this.#attached.all(path).flatMap(({ hash }) => this.line(hash) ?? []);
+    const having = lines.flatMap((line) => {
+      const file = filesOf(line.rest, line.storeHash).attached?.[path];
+      return file === undefined ? [] : [{ line, file }];
+    });
+    return having.sort((a, b) => compareShown(b.line, a.line))[0]?.file;
   }
 
   /** A store hash whose narinfo names this derivation, by its base name. Looks through the whole index. */
   ofDeriver(baseName: string): string | undefined {
-    const row = this.#read
-      .query<{ hash: string }, [string]>("SELECT hash FROM entry WHERE instr(narinfo, ?) > 0 LIMIT 1")
-      .get(`\nDeriver: ${baseName}\n`);
-    return row?.hash;
+    // As it stands in a line, where newlines are escaped.
+    const text = JSON.stringify(`\nDeriver: ${baseName}\n`).slice(1, -1);
+    for (const file of this.#files) {
+      const line = file.find(text);
+      if (line !== undefined) return line.storeHash;
+    }
+    return undefined;
   }
 
   /** Number of store paths in the view. */
   count(): number {
-    return this.#read.query<{ n: number }, []>("SELECT count(DISTINCT hash) AS n FROM entry").get()?.n ?? 0;
+    const [largest, ...others] = this.#files.toSorted((a, b) => b.count - a.count);
+    if (largest === undefined) return 0;
+    let count = largest.count;
+    const counted = [largest];
+    for (const file of others) {
+      for (const [rank, key] of file.table.keys.entries()) {
+        const mayBeThere = counted.some(({ table }) => table.keys[firstRank(table, key)] === key);
+        const hash = mayBeThere ? file.hashAt(rank) : undefined;
+        if (hash === undefined || !counted.some((other) => other.rankOf(hash) !== undefined)) count++;
+      }
+      counted.push(file);
+    }
+    return count;
   }
 
   /** The first store hashes from `hash` on, in their order. */
   hashesFrom(hash: string, limit: number): string[] {
-    return this.#read
-      .query<{ hash: string }, [string, number]>(
-        "SELECT DISTINCT hash FROM entry WHERE hash >= ? ORDER BY hash LIMIT ?",
-      )
-      .all(hash, limit)
-      .map((row) => row.hash);
+    return mergeLayers(this.#files, hash).take(limit).map(hashOf).toArray();
   }
 
   layers(): LayerRow[] {
@@ -186,8 +222,10 @@ export class IndexReader {
 
   /** Whether another layer than this one has the store hash, with this very NAR where one is given. */
   isElsewhere(layer: number, hash: string, file?: string): boolean {
-    const query = "SELECT 1 FROM entry WHERE hash = ?1 AND layer <> ?2 AND (?3 IS NULL OR file = ?3) LIMIT 1";
-    return this.#read.query(query).get(hash, layer, file ?? null) !== null;
+    return this.#layers.some((other) => {
+      const rank = other.id === layer ? undefined : other.file.rankOf(hash);
+      return rank !== undefined && (file === undefined || other.file.lineAt(rank).file === file);
+    });
   }
 
   /** The generations of one layer, or of the whole view, each once, oldest first. */
@@ -235,18 +273,29 @@ export class IndexReader {
    * below has the same line or one shown before it. In the order of store hashes.
    */
   *linesAbove(layers: readonly number[], below: readonly number[]): Generator<EntryLine> {
-    const upper = layers.join(",");
-    const lower = below.join(",");
-    yield* this.#read
-      .query<EntryLine, []>(
-        `SELECT hash AS storeHash, file, narinfo, rest, added FROM (
-           SELECT *, row_number() OVER (PARTITION BY hash ORDER BY ${SHOWN_FIRST}) AS place
-           FROM entry WHERE layer IN (${upper})
-         ) AS e WHERE place = 1 AND NOT EXISTS (
-           SELECT 1 FROM entry b WHERE b.hash = e.hash AND b.layer IN (${lower})
-           AND (b.added, b.narinfo, b.rest) >= (e.added, e.narinfo, e.rest)
-         ) ORDER BY hash`,
-      )
-      .iterate();
+    const files = (ids: readonly number[]) =>
+      this.#layers.filter(({ id }) => ids.includes(id)).map(({ file }) => file);
+    const lower = files(below);
+    for (const places of mergeLayers(files(layers))) {
+      const line = shownFirst(places.map(({ file, rank }) => file.lineAt(rank))) as EntryLine;
+      const isBelow = lower.some((file) => {
+        const rank = file.rankOf(line.storeHash);
+        return rank !== undefined && compareShown(file.lineAt(rank), line) >= 0;
+      });
+      if (!isBelow) yield line;
+    }
   }
+
+  [Symbol.dispose](): void {
+    this.show([]);
+  }
+}
+
+function locationIn({ rest, file, narinfo }: EntryLine): NarLocation {
+  return { parts: filesOf(rest, file).parts, narinfo };
+}
+
+function hashOf([place]: readonly Place[]): string {
+  if (place === undefined) throw new NixcacheError("internal", "a store hash without a line");
+  return place.file.hashAt(place.rank);
 }

@@ -2,10 +2,15 @@
  * The changes of one transaction on the local index.
  */
 import type { Database, Statement } from "bun:sqlite";
+import { NixcacheError } from "../errors.ts";
 import type { Digest } from "../oci/digest.ts";
 import { type EntryLine, filesOf } from "./entry.ts";
-import type { Generation } from "./index-layer.ts";
+import type { Generation, LayerHeader } from "./index-layer.ts";
 import type { ViewState } from "./index-reader.ts";
+import type { LayerFile } from "./layer-file.ts";
+import type { LayerFolder } from "./layer-folder.ts";
+import { firstRank } from "./layer-table.ts";
+import type { LayerWriter } from "./layer-writer.ts";
 import { encodeRecord } from "./record.ts";
 import type { GenerationId } from "./tags.ts";
 
@@ -17,66 +22,79 @@ const DEAD_DAYS = 90;
 
 const DAY_MS = 86_400_000;
 
-/** Of the table of entries. */
-export const ENTRY_INDEXES = [
-  { name: "entry_hash", create: "CREATE UNIQUE INDEX entry_hash ON entry (hash, layer)" },
-  { name: "entry_file", create: "CREATE INDEX entry_file ON entry (file)" },
-  { name: "entry_layer", create: "CREATE INDEX entry_layer ON entry (layer)" },
-] as const;
-
-export class IndexUpdate {
+export class IndexUpdate implements Disposable {
   readonly #db: Database;
-  /**
-   * The last hash of each layer, while an empty table is being filled: its indexes are made at the end, by sorting, in
-   * a third of the time. Undefined: they are there.
-   */
-  #lastHashes: Map<number, string> | undefined;
-  #hasAdded = false;
-  readonly #insertEntry: Statement<unknown, [string, number, number, string, string, string]>;
-
+  readonly #folder: LayerFolder;
+  readonly #session: string;
+  /** Files of layers that are being added. */
+  readonly #writers = new Map<number, LayerWriter>();
+  /** Files of layers that were added. */
+  readonly #written: LayerFile[] = [];
   readonly #insertAttached: Statement<unknown, [string, string, number]>;
 
-  constructor(db: Database) {
+  /** @param session see `session.ts` */
+  constructor(db: Database, folder: LayerFolder, session: string) {
     this.#db = db;
-    this.#insertEntry = db.query(
-      "INSERT OR REPLACE INTO entry (hash, layer, added, file, narinfo, rest) VALUES (?, ?, ?, ?, ?, ?)",
-    );
+    this.#folder = folder;
+    this.#session = session;
     this.#insertAttached = db.query("INSERT OR REPLACE INTO attached (path, hash, layer) VALUES (?, ?, ?)");
+  }
+
+  /** Files of layers that were added and finished. */
+  get written(): readonly LayerFile[] {
+    return this.#written;
   }
 
   /** Adds an empty layer and returns its id. */
   addLayer(digest: Digest, size: number): number {
-    const { lastInsertRowid } = this.#db.run("INSERT INTO layer (digest, size) VALUES (?, ?)", [
+    const { lastInsertRowid } = this.#db.run("INSERT INTO layer (digest, size, session) VALUES (?, ?, ?)", [
       digest,
       size,
+      this.#session,
     ]);
-    return Number(lastInsertRowid);
+    const id = Number(lastInsertRowid);
+    this.#writers.set(
+      id,
+      this.#folder.write(digest, (line) => this.#addAttached(id, line)),
+    );
+    return id;
   }
 
   addEntry(layer: number, line: EntryLine): void {
-    if (!this.#hasAdded) this.#beginAdding();
-    if (this.#lastHashes !== undefined) {
-      // Layers are sorted; in one that is not a path may come twice.
-      if (line.storeHash > (this.#lastHashes.get(layer) ?? "")) this.#lastHashes.set(layer, line.storeHash);
-      else this.finish();
-    }
-    this.#insertEntry.run(line.storeHash, layer, line.added, line.file, line.narinfo, line.rest);
-    // Looked for in the text: most lines have none, and need not be parsed again.
-    if (line.rest.includes('"attached":')) this.#addAttached(layer, line);
+    this.#writerOf(layer).add(line);
   }
 
-  /** Makes what is left out while entries are added. Nothing may be asked of the entries before. */
+  /** Adds all entries of a layer by its text. @returns its header. @throws `corrupt` */
+  addText(layer: number, chunks: AsyncIterable<Uint8Array>, where: string): Promise<LayerHeader> {
+    return this.#writerOf(layer).readText(chunks, where);
+  }
+
+  /** Takes a layer out again that was being added. */
+  dropLayer(layer: number): void {
+    this.#writerOf(layer).abort();
+    this.#writers.delete(layer);
+    this.#db.run("DELETE FROM attached WHERE layer = ?", [layer]);
+    this.#db.run("DELETE FROM layer WHERE id = ?", [layer]);
+  }
+
+  /** Makes the files of layers that were added whole. They take no entries any more. */
   finish(): void {
-    if (this.#lastHashes === undefined) return;
-    this.#lastHashes = undefined;
-    for (const { create } of ENTRY_INDEXES) this.#db.run(create);
+    for (const [id, writer] of this.#writers) {
+      this.#written.push(this.#folder.finish(writer));
+      this.#writers.delete(id);
+    }
   }
 
-  #beginAdding(): void {
-    this.#hasAdded = true;
-    if (this.#db.query("SELECT 1 FROM entry LIMIT 1").get() !== null) return;
-    for (const { name } of ENTRY_INDEXES) this.#db.run(`DROP INDEX ${name}`);
-    this.#lastHashes = new Map();
+  /** Lets go of the files; what was not finished is removed. */
+  [Symbol.dispose](): void {
+    for (const writer of this.#writers.values()) writer.abort();
+    for (const file of this.#written) file.release();
+  }
+
+  #writerOf(layer: number): LayerWriter {
+    const writer = this.#writers.get(layer);
+    if (writer === undefined) throw new NixcacheError("internal", `layer ${layer} takes no entries`);
+    return writer;
   }
 
   #addAttached(layer: number, { storeHash, rest }: EntryLine): void {
@@ -100,20 +118,33 @@ export class IndexUpdate {
   removeLayers(layers: readonly number[], now: number): void {
     if (layers.length > 0) {
       this.finish();
+      this.#addFormer(new Set(layers), now);
       const ids = layers.join(",");
-      this.#db.run(
-        `INSERT OR REPLACE INTO former (file, hash, rest, gone)
-         SELECT file, hash, rest, ? FROM entry AS e WHERE layer IN (${ids}) AND NOT EXISTS (
-           SELECT 1 FROM entry AS other
-           WHERE other.hash = e.hash AND other.file = e.file AND other.layer NOT IN (${ids})
-         )`,
-        [now],
-      );
-      for (const table of ["entry", "generation", "attached"])
+      for (const table of ["generation", "attached"])
         this.#db.run(`DELETE FROM ${table} WHERE layer IN (${ids})`);
       this.#db.run(`DELETE FROM layer WHERE id IN (${ids})`);
     }
     this.#db.run("DELETE FROM former WHERE gone < ?", [now - FORMER_NAR_DAYS * DAY_MS]);
+  }
+
+  #addFormer(removed: ReadonlySet<number>, now: number): void {
+    const rows = this.#db.query<{ id: number; digest: Digest }, []>("SELECT id, digest FROM layer").all();
+    using open = new DisposableStack();
+    const files = rows.map(({ id, digest }) => {
+      const file = open.adopt(this.#folder.open(digest), (opened) => opened.release());
+      return { isRemoved: removed.has(id), file };
+    });
+    const insert = this.#db.query(
+      "INSERT OR REPLACE INTO former (file, hash, rest, gone) VALUES (?, ?, ?, ?)",
+    );
+    const kept = files.flatMap(({ file, isRemoved }) => (isRemoved ? [] : [file]));
+    for (const { file, isRemoved } of files) {
+      if (!isRemoved) continue;
+      for (const rank of ranksNotIn(file, kept)) {
+        const line = lineOrBroken(file, rank);
+        if (line !== undefined) insert.run(line.file, line.storeHash, line.rest, now);
+      }
+    }
   }
 
   addDead(ids: Iterable<GenerationId>, now: number): void {
@@ -124,5 +155,29 @@ export class IndexUpdate {
 
   setState(state: ViewState): void {
     this.#db.run("INSERT OR REPLACE INTO state (name, value) VALUES ('view', ?)", [JSON.stringify(state)]);
+  }
+}
+
+/** Ranks of paths whose NAR none of the others has for them. By 82 bits of both, so that no line need be read. */
+function* ranksNotIn(file: LayerFile, others: readonly LayerFile[]): Generator<number> {
+  const { keys, fileKeys } = file.table;
+  for (const [rank, key] of keys.entries()) {
+    const isThere = others.some(({ table }) => {
+      for (let other = firstRank(table, key); table.keys[other] === key; other++) {
+        if (table.fileKeys[other] === fileKeys[rank]) return true;
+      }
+      return false;
+    });
+    if (!isThere) yield rank;
+  }
+}
+
+/** Undefined for a line that nobody could have used. */
+function lineOrBroken(file: LayerFile, rank: number): EntryLine | undefined {
+  try {
+    return file.lineAt(rank);
+  } catch (error) {
+    if (error instanceof NixcacheError && error.code === "corrupt") return undefined;
+    throw error;
   }
 }

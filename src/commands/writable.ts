@@ -92,7 +92,7 @@ export function openWriter(
   const journal = Journal.open(journalDirectory(reference, env), first.store, host.now);
   // What has been accepted is committed after the signal to stop, too.
   const stop = new AbortController();
-  const cache = openCache(reference, "write", { ...context, signal: stop.signal });
+  const cache = openCache(reference, "write", { ...context, signal: stop.signal }, { index: first.index });
   const elsewhere = elsewhereIn(caches.slice(1), upstreams, stop.signal);
   const { repository, revision, run } = publishOrigin(env);
   const committer = new Committer({

@@ -43,7 +43,7 @@ export async function withList<T>(
 ): Promise<T> {
   await refresh(context, { list: true });
   const { database } = context;
-  using catalog = new Catalog(database.path);
+  using catalog = new Catalog(database);
   // Signals come in between.
   const pause = async () => {
     await new Promise((resolve) => setImmediate(resolve));

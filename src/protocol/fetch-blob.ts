@@ -5,7 +5,7 @@ import { discardBlob, type Spool } from "../oci/spool.ts";
 import type { BlobSource, CallOptions, Store } from "../oci/store.ts";
 
 /** How often a blob is fetched before its bytes count as wrong. */
-const FETCHES = 2;
+export const FETCHES = 2;
 
 /**
  * Undefined when the blob is absent.
@@ -25,13 +25,20 @@ export async function fetchBlob(
     if (blob === undefined) return undefined;
     if (blob.digest === reference.digest && blob.size === reference.size) return blob;
     discardBlob(blob);
-    if (fetches < FETCHES) continue;
-    throw new NixcacheError(
-      "corrupt",
-      `${what} ${reference.digest} of ${store.name}: what arrived is not ${reference.size} bytes with that digest`,
-      { hint: "Try again; when it stays, the registry or a proxy before it has damaged the blob." },
-    );
+    if (fetches === FETCHES) throw damagedBlob(reference, what, store);
   }
+}
+
+export function damagedBlob(
+  { digest, size }: BlobReference,
+  what: string,
+  { name }: Pick<Store, "name">,
+): NixcacheError {
+  return new NixcacheError(
+    "corrupt",
+    `${what} ${digest} of ${name}: what arrived is not ${size} bytes with that digest`,
+    { hint: "Try again; when it stays, the registry or a proxy before it has damaged the blob." },
+  );
 }
 
 /** Whatever the store has under the digest, up to the expected size. */

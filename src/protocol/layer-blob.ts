@@ -3,9 +3,10 @@ import { type EntryLine, MAX_LINE_BYTES } from "../cache/entry.ts";
 import { formatLayer, type LayerHeader, LayerParser, LineSplitter } from "../cache/index-layer.ts";
 import type { BlobReference } from "../cache/manifests.ts";
 import { messageOf, NixcacheError } from "../errors.ts";
-import { type Spool, streamBlob } from "../oci/spool.ts";
+import { readBlob, type Spool } from "../oci/spool.ts";
 import type { BlobSource, CallOptions, Store } from "../oci/store.ts";
-import { compressFrame, decompress } from "../zstd.ts";
+import { compressFrame } from "../zstd.ts";
+import { unpackFrames } from "../zstd-frames.ts";
 import { fetchBlob } from "./fetch-blob.ts";
 
 /** Index text repeats itself, so it is worth a higher level than NARs are. */
@@ -67,29 +68,65 @@ export async function readLayer(
   where: string,
   entry: (line: EntryLine) => void,
 ): Promise<LayerHeader> {
-  const name = `index layer ${blob.digest} of ${where}`;
+  const name = layerName(blob, where);
   const splitter = new LineSplitter(name);
   const parser = new LayerParser(name);
-  const bound = blob.size * MAX_RATIO + MAX_LINE_BYTES;
-  let total = 0;
-  try {
-    for await (const chunk of decompress(streamBlob(blob))) {
-      total += chunk.length;
-      if (total > bound) {
-        throw new NixcacheError(
-          "corrupt",
-          `${name}: unpacks to over ${MAX_RATIO} times its ${blob.size} bytes`,
-        );
-      }
-      for (const text of splitter.push(chunk)) {
-        const line = parser.push(text);
-        if (line !== undefined) entry(line);
-      }
+  for await (const chunk of unpackLayer(readBlob(blob), blob, where)) {
+    for (const text of splitter.push(chunk)) {
+      const line = parser.push(text);
+      if (line !== undefined) entry(line);
     }
-  } catch (error) {
-    if (error instanceof NixcacheError) throw error;
-    throw new NixcacheError("corrupt", `${name}: not valid zstd: ${messageOf(error)}`, { cause: error });
   }
   splitter.end();
   return parser.header();
+}
+
+/** For messages. */
+export function layerName(blob: BlobReference, where: string): string {
+  return `index layer ${blob.digest} of ${where}`;
+}
+
+/**
+ * The text of a layer, in chunks.
+ * @param compressed its blob's bytes, in chunks that do not change afterwards
+ * @throws `corrupt` when it is no zstd, or unpacks to more than any layer does; what `compressed` throws
+ */
+export async function* unpackLayer(
+  compressed: AsyncIterable<Uint8Array>,
+  blob: BlobReference,
+  where: string,
+): AsyncGenerator<Uint8Array> {
+  const bound = blob.size * MAX_RATIO + MAX_LINE_BYTES;
+  const chunks = unpackFrames(compressed);
+  try {
+    for (let total = 0; ; ) {
+      const { done, value } = await unpackNext(chunks, blob, where);
+      if (done) return;
+      total += value.length;
+      if (total > bound) {
+        throw new NixcacheError(
+          "corrupt",
+          `${layerName(blob, where)}: unpacks to over ${MAX_RATIO} times its ${blob.size} bytes`,
+        );
+      }
+      yield value;
+    }
+  } finally {
+    await chunks.return(undefined);
+  }
+}
+
+async function unpackNext(
+  chunks: AsyncGenerator<Uint8Array>,
+  blob: BlobReference,
+  where: string,
+): Promise<IteratorResult<Uint8Array>> {
+  try {
+    return await chunks.next();
+  } catch (error) {
+    if (error instanceof NixcacheError) throw error;
+    throw new NixcacheError("corrupt", `${layerName(blob, where)}: not valid zstd: ${messageOf(error)}`, {
+      cause: error,
+    });
+  }
 }

@@ -6,6 +6,7 @@
  */
 import { IndexDamaged } from "../cache/database.ts";
 import { type GenerationName, ROOT_TAG } from "../cache/tags.ts";
+import { bothConcurrently } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
 import type { Digest } from "../oci/digest.ts";
 import { decodeManifest, type ImageManifest } from "../oci/manifest.ts";
@@ -50,10 +51,11 @@ async function refreshOnce(context: ProtocolContext, options: RefreshOptions): P
   const before = database.view.state();
   const now = host.now();
   const listIsDue = before.listedAt === undefined || Math.abs(now - before.listedAt) >= LIST_EVERY_MS;
-  // The list first: a root read after it may cover segments that the list lacks, and those are asked for.
-  const listed = options.list || listIsDue ? await store.listTags({ signal }) : undefined;
-  const stored = await unlessDamaged(context, () =>
-    store.readManifest(ROOT_TAG, { ifNot: before.rootDigest, signal }),
+  // At once, as any root will do: it may cover segments that the list lacks, or not cover some that it has.
+  const [listed, stored] = await bothConcurrently(
+    context.concurrency,
+    async () => (options.list || listIsDue ? store.listTags({ signal }) : undefined),
+    () => unlessDamaged(context, () => store.readManifest(ROOT_TAG, { ifNot: before.rootDigest, signal })),
   );
   const mustList = listed === undefined && stored !== "unchanged";
   const seen = mustList ? await store.listTags({ signal }) : listed;

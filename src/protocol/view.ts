@@ -16,9 +16,8 @@ import {
 import { mapConcurrently } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
 import { decodeManifest } from "../oci/manifest.ts";
-import { discardBlob } from "../oci/spool.ts";
 import type { ProtocolContext } from "./context.ts";
-import { fetchLayer, readLayer } from "./layer-blob.ts";
+import { loadLayer } from "./load-layer.ts";
 import { readV1Index } from "./v1-index.ts";
 
 export interface Listing {
@@ -268,20 +267,14 @@ class LayerLoader {
   }
 
   async #fetch(reference: BlobReference): Promise<LoadedLayer | undefined> {
-    const { store, spool, signal } = this.#context;
-    const blob = await fetchLayer(store, spool, reference, { signal });
-    if (blob === undefined) return undefined;
-    const id = this.#change.addLayer(reference.digest, reference.size);
+    const loaded = await loadLayer(this.#context, this.#change, reference);
+    if (loaded === undefined) return undefined;
+    const { id, header } = loaded;
     this.#added.push(id);
-    try {
-      const header = await readLayer(blob, store.name, (line) => this.#change.addEntry(id, line));
-      if (header.kind === "segment") {
-        return { id, kind: "segment", generations: [{ name: "", record: header.record }] };
-      }
-      this.#change.setGenerations(id, header.covers);
-      return { id, kind: "root", generations: header.covers };
-    } finally {
-      discardBlob(blob);
+    if (header.kind === "segment") {
+      return { id, kind: "segment", generations: [{ name: "", record: header.record }] };
     }
+    this.#change.setGenerations(id, header.covers);
+    return { id, kind: "root", generations: header.covers };
   }
 }

@@ -1,6 +1,7 @@
 /**
  * The cache that a server reads: its local index, kept up to date in the background.
  */
+import type { IndexDatabase } from "../cache/database.ts";
 import type { IndexReader } from "../cache/index-reader.ts";
 import { type GenerationName, generationTime } from "../cache/tags.ts";
 import { messageOf, NixcacheError } from "../errors.ts";
@@ -13,8 +14,7 @@ import type { Source } from "./source.ts";
 export interface ServedCache extends Source {
   readonly store: Store;
   readonly view: IndexReader;
-  /** The file of the local index. */
-  readonly indexFile: string;
+  readonly index: IndexDatabase;
   /** Where only one generation is served, which; undefined for the cache as it is now. */
   readonly generation: GenerationName | undefined;
   /** Whether an index was ever loaded, in this run or an earlier one. */
@@ -105,7 +105,7 @@ export function serveCache(
 
   return {
     store: context.store,
-    indexFile: database.path,
+    index: database,
     generation,
     get view() {
       return database.view;

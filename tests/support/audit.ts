@@ -2,7 +2,6 @@
  * What a cache really holds, read by the product's own reader with a fresh local index: every entry must be
  * complete, that is its NAR comes back with the hashes that its narinfo states, and its references are there too.
  */
-import { Database } from "bun:sqlite";
 import { entryOf } from "../../src/cache/entry.ts";
 import { parseHash } from "../../src/nar/hash.ts";
 import type { Digest } from "../../src/oci/digest.ts";
@@ -25,12 +24,10 @@ export async function auditCache(reference: string): Promise<string[]> {
   const store = openCacheStore(reference);
   using reader = party(store, new TestHost(Date.now()));
   await refresh(reader, { list: true });
-  const { view, path } = reader.database;
-  using index = new Database(path, { readonly: true });
-  const hashes = index.query<{ hash: string }, []>("SELECT DISTINCT hash FROM entry").all();
-  const entries = hashes.map(({ hash }) =>
-    entryOf(view.line(hash) as NonNullable<ReturnType<typeof view.line>>),
-  );
+  const { view } = reader.database;
+  const entries = view
+    .hashesFrom("", Number.POSITIVE_INFINITY)
+    .map((hash) => entryOf(view.line(hash) as NonNullable<ReturnType<typeof view.line>>));
   const paths = new Set(entries.map(({ info }) => info.storePath));
   for (const { info, parts } of entries) {
     for (const reference of info.references) {

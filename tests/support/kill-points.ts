@@ -54,7 +54,8 @@ await handle.close();
 watch(fsp, ["rename", "link", "unlink", "mkdir", "utimes", "rm"]);
 watch(fsp, ["open"], writes);
 watch(fileHandle, ["write", "writeFile", "sync", "chmod"]);
-watch(fs, ["mkdirSync", "rmSync", "mkdtempSync"]);
+watch(fs, ["mkdirSync", "rmSync", "mkdtempSync", "write", "writeSync", "renameSync"]);
+watch(fs, ["openSync"], writes);
 watch(Database.prototype, ["run"]);
 // A statement's methods are its own, and a database hands out the same statement for the same text.
 const { query } = Database.prototype;

@@ -1,9 +1,20 @@
 /** What another process holds, as Linux tells it. */
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 
 /** How many files, sockets and the like it has open. */
 export function openFiles(pid: number): number {
-  return readdirSync(`/proc/${pid}/fd`).length;
+  const folder = `/proc/${pid}/fd`;
+  return readdirSync(folder).filter((fd) => !isLayer(`${folder}/${fd}`)).length;
+}
+
+/** An index has one open for each layer that it shows; of one that is not shown any more the file is removed. */
+function isLayer(link: string): boolean {
+  try {
+    return /\.sqlite-layers\/[0-9a-f]{64}$/.test(readlinkSync(link));
+  } catch {
+    // Closed meanwhile.
+    return true;
+  }
 }
 
 /** Its memory at this moment, in bytes. */

@@ -15,7 +15,9 @@ const AREAS: readonly Area[] = [
   {
     name: "cache adapters",
     layer: 1,
-    files: ["cache/{catalog,database,index-reader,index-update}.ts"],
+    files: [
+      "cache/{catalog,database,index-reader,index-update,layer-file,layer-folder,layer-merge,layer-writer,session}.ts",
+    ],
     mayImport: ["base", "nar", "oci", "cache"],
   },
   {
@@ -31,7 +33,7 @@ const AREAS: readonly Area[] = [
   { name: "actions", layer: 1, files: ["actions/*.ts"], mayImport: ["base"] },
   { name: "upstream", layer: 1, files: ["upstream/*.ts"], mayImport: ["base", "nar"] },
 
-  { name: "base", layer: 0, files: ["{errors,host,version,concurrency,zstd}.ts"], mayImport: [] },
+  { name: "base", layer: 0, files: ["{errors,host,version,concurrency,zstd,zstd-frames}.ts"], mayImport: [] },
   { name: "nar", layer: 0, files: ["nar/*.ts"], mayImport: ["base"] },
   { name: "cache", layer: 0, files: ["cache/*.ts"], mayImport: ["base", "nar", "oci"] },
 

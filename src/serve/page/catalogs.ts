@@ -2,7 +2,7 @@
  * The catalog of a cache that people see. One is made when somebody looks, and a new one when the index has changed
  * since and somebody looks again; until that one has all names, pages of paths come from the one before.
  */
-import { Catalog, type Pause } from "../../cache/catalog.ts";
+import { Catalog, type CatalogIndex, type Pause } from "../../cache/catalog.ts";
 import type { IndexReader } from "../../cache/index-reader.ts";
 import { messageOf } from "../../errors.ts";
 
@@ -23,15 +23,10 @@ function nextTurn(): Promise<void> {
 }
 
 /**
- * @param path the file of the local index
- * @param view tells which state the index is in
+ * @param index the local index
  * @param onError told when names cannot be read
  */
-export function keepCatalog(
-  path: string,
-  view: () => IndexReader,
-  onError: (message: string) => void,
-): CatalogKeeper {
+export function keepCatalog(index: CatalogIndex, onError: (message: string) => void): CatalogKeeper {
   let newest: { readonly catalog: Catalog; readonly state: string } | undefined;
   let complete: Catalog | undefined;
   let reading: Promise<void> | undefined;
@@ -73,10 +68,10 @@ export function keepCatalog(
 
   return {
     newest() {
-      const state = stateOf(view());
+      const state = stateOf(index.view);
       // While one is read the index may change many times; the next look after that sees it.
       if (newest === undefined || (newest.state !== state && reading === undefined)) {
-        const catalog = new Catalog(path);
+        const catalog = new Catalog(index);
         newest = { catalog, state };
         reading = readNames(catalog).finally(() => {
           reading = undefined;

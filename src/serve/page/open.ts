@@ -24,7 +24,7 @@ export function openPage(options: OpenPageOptions): { readonly answer: Page } & 
   open.defer(() => stop.abort());
   const caches = options.caches.map((cache) => ({
     cache,
-    catalog: open.use(keepCatalog(cache.indexFile, () => cache.view, options.onError)),
+    catalog: open.use(keepCatalog(cache.index, options.onError)),
   }));
   const ring = createTrafficRing(() => totals(traffic), host.now());
   void tickUntil(stop.signal, host, () => ring.tick());

@@ -39,7 +39,7 @@ function addLayer(lines: readonly EntryLine[], records: Record<string, PublishRe
 
 async function catalogOf(names: readonly string[]): Promise<Catalog> {
   await addLayer(names.map((name) => testEntry(name).line));
-  const catalog = new Catalog(database.path);
+  const catalog = new Catalog(database);
   await catalog.readNames(noWait);
   return catalog;
 }
@@ -142,7 +142,7 @@ describe("a list", () => {
     ["closure", 3, ["c-1", "B-1", "a-3"]],
   ])("by %s, %p at most", async (order, limit, expected) => {
     await addLayer(NAMES.map((name, i) => testEntry(name, { added: 100 - i }).line));
-    using catalog = new Catalog(database.path);
+    using catalog = new Catalog(database);
     await catalog.readNames(noWait);
     const sizes = new Map([[storeHash("c-1"), 3]]);
     await catalog.measureClosures("", (hash) => sizes.get(hash) ?? 1, noWait);
@@ -186,7 +186,7 @@ describe("names", () => {
   test("of several lines for a path the one that is shown counts, once", async () => {
     const names = Array.from({ length: 450 }, (_, i) => `p-${i}`);
     for (const added of [5, 7, 6]) await addLayer(names.map((name) => testEntry(name, { added }).line));
-    using catalog = new Catalog(database.path);
+    using catalog = new Catalog(database);
     let pauses = 0;
     await catalog.readNames(async () => void pauses++);
     expect(catalog.totals?.paths).toBe(450);
@@ -199,7 +199,7 @@ describe("names", () => {
   test("are of one state of the index, whoever changes it meanwhile", async () => {
     const names = Array.from({ length: 500 }, (_, i) => `p-${i}`);
     const layer = await addLayer(names.map((name) => testEntry(name).line));
-    using catalog = new Catalog(database.path);
+    using catalog = new Catalog(database);
     let isFirst = true;
     await catalog.readNames(async () => {
       if (isFirst) await database.update(async (change) => change.removeLayers([layer], 0), noWait);
@@ -227,7 +227,7 @@ describe("publishes", () => {
     const records = Object.fromEntries(Array.from({ length: 12 }, (_, i) => [name(i), record()]));
     await addLayer([], records);
     await addLayer([], { [name(3)]: record() });
-    using catalog = new Catalog(database.path);
+    using catalog = new Catalog(database);
     const found: string[] = [];
     for (let before: string | undefined; ; ) {
       const { publishes, hasMore } = catalog.publishes(5, before);
@@ -252,7 +252,7 @@ describe("publishes", () => {
       [name(2)]: record({ roots }),
       [name(3)]: record({ roots }),
     });
-    using catalog = new Catalog(database.path);
+    using catalog = new Catalog(database);
     const { publishes, hasMore } = catalog.publishes(5);
     expect(publishes.map((publish) => publish.name)).toEqual([name(3)]);
     expect(hasMore).toBe(true);
@@ -263,7 +263,7 @@ describe("publishes", () => {
       [name(1)]: record({ keys: ["old:A", "both:B"] }),
       [name(2)]: record({ keys: ["new:C", "both:B"] }),
     });
-    using catalog = new Catalog(database.path);
+    using catalog = new Catalog(database);
     expect(catalog.keys()).toEqual(["both:B", "new:C", "old:A"]);
   });
 });

@@ -140,17 +140,35 @@ test("a file that is no database, or a damaged or older one, is thrown away", as
   }
 });
 
-test("defect 11: a NAR and a narinfo are found through an index, however many there are", async () => {
-  const path = join(folder, "index.sqlite");
-  using database = IndexDatabase.open(path);
-  await addLayer(database, "one", [testEntry("a").line]);
-  using other = new Database(path);
-  for (const column of ["file", "hash"]) {
-    const plan = other
-      .query(`EXPLAIN QUERY PLAN SELECT narinfo, rest FROM entry WHERE ${column} = ?`)
-      .all("x");
-    expect(JSON.stringify(plan)).toContain(`SEARCH entry USING INDEX entry_${column}`);
-  }
+/** How often this process has read from a file so far. */
+function readCalls(): number {
+  return Number(/^syscr: (\d+)$/m.exec(readFileSync("/proc/self/io", "utf8"))?.[1]);
+}
+
+test("defect 11: a look-up reads one line, however many there are, and nothing for what is absent", async () => {
+  using database = IndexDatabase.open(join(folder, "index.sqlite"));
+  const lines = Array.from({ length: 5000 }, (_, i) => testEntry(`p-${i}`).line);
+  await addLayer(database, "one", lines);
+  const { view } = database;
+  const reads = (look: () => void): number => {
+    const before = readCalls();
+    look();
+    return readCalls() - before;
+  };
+  const some = lines.slice(0, 500);
+  const hits = reads(() => {
+    for (const { storeHash, narinfo } of some) expect(view.narinfo(storeHash)).toBe(narinfo);
+  });
+  const nars = reads(() => {
+    for (const { file } of some) expect(view.nar(file)?.parts).toHaveLength(1);
+  });
+  const misses = reads(() => {
+    for (let i = 0; i < 500; i++) expect(view.narinfo(storeHash(`absent ${i}`))).toBeUndefined();
+  });
+  // Other threads read a little, too.
+  expect(hits).toBeWithin(500, 600);
+  expect(nars).toBeWithin(500, 600);
+  expect(misses).toBeLessThan(100);
 });
 
 test("a file that is damaged or removed while it is open is replaced", async () => {

@@ -84,7 +84,7 @@ describe("a cache that nixcache-oci made", () => {
       "nixcache-oci",
       "paths",
     ]);
-    using catalog = new Catalog(reader.database.path);
+    using catalog = new Catalog(reader.database);
     expect(catalog.keys()).toEqual([V1_PUBLIC_KEY]);
   });
 

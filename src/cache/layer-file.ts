@@ -1,0 +1,270 @@
+/**
+ * An index layer on this machine's disk: its text as it was unpacked, and behind it the table of its lines
+ * (`layer-table.ts`), which is held in memory. A look-up reads one line.
+ *
+ *     text, zeros up to a multiple of eight, table
+ *
+ * A file is written once, under another name until it is whole, and never changes. It is shared: whoever asks for one
+ * gets it open, and releases it.
+ */
+import { closeSync, fdatasync, fdatasyncSync, fstatSync, openSync, readSync } from "node:fs";
+import { promisify } from "node:util";
+import { NixcacheError } from "../errors.ts";
+import { STORE_HASH_LENGTH } from "../nar/store-path.ts";
+import type { Digest } from "../oci/digest.ts";
+import { type EntryLine, MAX_LINE_BYTES, parseLine } from "./entry.ts";
+import { LINE_START } from "./layer-scan.ts";
+import {
+  decodeTable,
+  FOOTER_BYTES,
+  fileKey,
+  firstRank,
+  hashKey,
+  type LayerTable,
+  ranksOfFile,
+  tableOffset,
+} from "./layer-table.ts";
+import { parseUsualLine } from "./usual-line.ts";
+
+/** The first characters of a line say what hash it is for. */
+const HASH_END = LINE_START.length + STORE_HASH_LENGTH;
+const NARINFO_START = '{"narinfo":"'.length;
+const [QUOTE, BACKSLASH, LETTER_N, NEWLINE] = [0x22, 0x5c, 0x6e, 0x0a];
+
+const syncFile = promisify(fdatasync);
+
+/** Bytes that are read at once where the whole text is. */
+const SCAN_BYTES = 1024 * 1024;
+
+/** A look-up is done before another begins, so one buffer serves all of them. */
+let line = Buffer.alloc(64 * 1024);
+
+export interface OpenLayerFile {
+  /** Of the layer's blob. */
+  readonly digest: Digest;
+  readonly path: string;
+  /** Open for reading; closed with the last release. */
+  readonly fd: number;
+  readonly table: LayerTable;
+  /** Where the table begins. */
+  readonly textBytes: number;
+  /** Told when it has been closed. */
+  readonly closed: (file: LayerFile) => void;
+}
+
+export class LayerFile {
+  readonly digest: Digest;
+  readonly table: LayerTable;
+  readonly #path: string;
+  readonly #fd: number;
+  readonly #textBytes: number;
+  readonly #closed: (file: LayerFile) => void;
+  /** A bit for each rank. */
+  readonly #checked: Uint8Array;
+  #users = 1;
+  #isDamaged = false;
+
+  constructor({ digest, path, fd, table, textBytes, closed }: OpenLayerFile) {
+    this.digest = digest;
+    this.table = table;
+    this.#path = path;
+    this.#fd = fd;
+    this.#textBytes = textBytes;
+    this.#closed = closed;
+    this.#checked = new Uint8Array(Math.ceil(table.keys.length / 8));
+  }
+
+  /** @throws `corrupt` for a file that is not as it was written; what the file system says, such as ENOENT */
+  static open(digest: Digest, path: string, closed: (file: LayerFile) => void): LayerFile {
+    const fd = openSync(path, "r");
+    try {
+      const { size } = fstatSync(fd);
+      const footer = new Uint8Array(FOOTER_BYTES);
+      if (size < FOOTER_BYTES || !isRead(fd, footer, size - FOOTER_BYTES))
+        throw new NixcacheError("corrupt", `${path}: it is cut off`);
+      const offset = tableOffset(footer, size, path);
+      const bytes = new Uint8Array(size - offset);
+      if (!isRead(fd, bytes, offset)) throw new NixcacheError("corrupt", `${path}: it is cut off`);
+      return new LayerFile({ digest, path, fd, table: decodeTable(bytes, path), textBytes: offset, closed });
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
+  }
+
+  /** Lines, each of another store hash. */
+  get count(): number {
+    return this.table.keys.length;
+  }
+
+  /** Whether a line was not what it was when it was written. */
+  get isDamaged(): boolean {
+    return this.#isDamaged || (this.#users > 0 && fstatSync(this.#fd).size < this.#textBytes);
+  }
+
+  retain(): this {
+    this.#users++;
+    return this;
+  }
+
+  release(): void {
+    if (--this.#users > 0) return;
+    closeSync(this.#fd);
+    this.#closed(this);
+  }
+
+  /** Forces it to disk. */
+  async sync(): Promise<void> {
+    this.retain();
+    try {
+      await syncFile(this.#fd);
+    } finally {
+      this.release();
+    }
+  }
+
+  syncNow(): void {
+    fdatasyncSync(this.#fd);
+  }
+
+  /** The rank of a store hash; undefined where there is no line for it. @throws `corrupt` */
+  rankOf(hash: string): number | undefined {
+    const { keys } = this.table;
+    const key = hashKey(hash);
+    for (let rank = firstRank(this.table, key); keys[rank] === key; rank++) {
+      if (this.hashAt(rank) === hash) return rank;
+    }
+    return undefined;
+  }
+
+  /** The first rank from a store hash on, whether that is there or not. @throws `corrupt` */
+  firstFrom(hash: string): number {
+    const { keys } = this.table;
+    const key = hashKey(hash);
+    let rank = firstRank(this.table, key);
+    while (keys[rank] === key && this.hashAt(rank) < hash) rank++;
+    return rank;
+  }
+
+  /** Ranks of lines whose NAR may have this file name. */
+  ranksOfFile(file: string): Iterable<number> {
+    return ranksOfFile(this.table, fileKey(file));
+  }
+
+  /**
+   * The narinfo of the line at a rank, if it is for this store hash. The question that is asked most: a line that was
+   * checked once is not parsed again where its narinfo is what stands between two quotes with nothing escaped but
+   * newlines. @throws `corrupt`
+   */
+  narinfoAt(rank: number, hash: string): string | undefined {
+    if (!this.#isChecked(rank)) return this.#otherNarinfo(rank, hash);
+    const length = this.#read(rank);
+    const bytes = line;
+    for (let at = 0; at < STORE_HASH_LENGTH; at++) {
+      if (bytes[LINE_START.length + at] !== hash.charCodeAt(at)) return this.#otherNarinfo(rank, hash);
+    }
+    let [from, to] = [HASH_END, HASH_END];
+    let others = 0;
+    while (from < length) {
+      const byte = bytes[from++] as number;
+      if (byte === QUOTE) {
+        if (others >= 128) break;
+        return bytes.toString("latin1", NARINFO_START, to);
+      }
+      if (byte !== BACKSLASH) {
+        others |= byte;
+        bytes[to++] = byte;
+      } else if (bytes[from++] === LETTER_N) bytes[to++] = NEWLINE;
+      else break;
+    }
+    return this.#otherNarinfo(rank, hash);
+  }
+
+  #otherNarinfo(rank: number, hash: string): string | undefined {
+    const { storeHash, narinfo } = this.lineAt(rank);
+    return storeHash === hash ? narinfo : undefined;
+  }
+
+  /** The line at a rank, checked. @throws `corrupt` */
+  lineAt(rank: number): EntryLine {
+    const parsed = this.#parsed(this.#read(rank), rank);
+    const byte = rank >> 3;
+    this.#checked[byte] = (this.#checked[byte] as number) | (1 << (rank & 7));
+    return parsed;
+  }
+
+  #isChecked(rank: number): boolean {
+    return ((this.#checked[rank >> 3] as number) & (1 << (rank & 7))) !== 0;
+  }
+
+  /** The store hash of the line at a rank. @throws `corrupt` */
+  hashAt(rank: number): string {
+    const length = this.#read(rank, HASH_END);
+    if (length >= HASH_END && line.toString("latin1", 0, LINE_START.length) === LINE_START) {
+      const hash = line.toString("latin1", LINE_START.length, HASH_END);
+      if (hashKey(hash) === this.table.keys[rank]) return hash;
+    }
+    return this.lineAt(rank).storeHash;
+  }
+
+  /** A line that has these bytes; undefined where there is none. Looks through the whole text. @throws `corrupt` */
+  find(text: string): EntryLine | undefined {
+    const wanted = Buffer.from(text);
+    if (this.#users === 0) throw new NixcacheError("internal", `${this.#path} has been closed`);
+    const buffer = Buffer.alloc(SCAN_BYTES + wanted.length);
+    for (let offset = 0; offset < this.#textBytes; offset += SCAN_BYTES) {
+      const bytes = readSync(this.#fd, buffer, 0, Math.min(buffer.length, this.#textBytes - offset), offset);
+      const found = buffer.subarray(0, bytes).indexOf(wanted);
+      if (found !== -1) return this.#lineAround(offset + found);
+    }
+    return undefined;
+  }
+
+  #lineAround(offset: number): EntryLine | undefined {
+    const { offsets, lengths } = this.table;
+    const rank = offsets.findIndex(
+      (start, rank) => start <= offset && offset < start + (lengths[rank] as number),
+    );
+    return rank === -1 ? undefined : this.lineAt(rank);
+  }
+
+  /** Reads the line at a rank, or its first bytes, into the buffer. @returns how many */
+  #read(rank: number, most = MAX_LINE_BYTES): number {
+    const { offsets, lengths } = this.table;
+    if (this.#users === 0) throw new NixcacheError("internal", `${this.#path} has been closed`);
+    const length = Math.min(lengths[rank] as number, most);
+    if (length > line.length) line = Buffer.alloc(length * 2);
+    const read = readSync(this.#fd, line, 0, length, offsets[rank] as number);
+    if (read < length) throw this.#damaged(rank);
+    return length;
+  }
+
+  #parsed(length: number, rank: number): EntryLine {
+    const text = line.toString("utf8", 0, length);
+    const isIntact = (hash: string) => hashKey(hash) === this.table.keys[rank];
+    try {
+      const parsed = parseUsualLine(text) ?? parseLine(text, `${this.#path}, line ${rank}`);
+      if (isIntact(parsed.storeHash)) return parsed;
+    } catch (error) {
+      // A line of the usual shape was not checked when it was written.
+      if (text.startsWith(LINE_START) && isIntact(text.slice(LINE_START.length, HASH_END))) throw error;
+    }
+    throw this.#damaged(rank);
+  }
+
+  #damaged(rank: number): NixcacheError {
+    this.#isDamaged = true;
+    return new NixcacheError("corrupt", `${this.#path}: its line ${rank} is not as it was written`, {
+      hint: "It is read anew from the cache with the next refresh.",
+    });
+  }
+}
+
+function isRead(fd: number, into: Uint8Array, offset: number): boolean {
+  for (let done = 0; done < into.length; ) {
+    const read = readSync(fd, into, done, into.length - done, offset + done);
+    if (read === 0) return false;
+    done += read;
+  }
+  return true;
+}
