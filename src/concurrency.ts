@@ -27,14 +27,17 @@ export async function mapConcurrently<T, R>(
   return results;
 }
 
-/** Both calls at once where `limit` is over one, else one after the other. Fails as `mapConcurrently` does. */
+/** Both calls at once where `limit` is over one, else one after the other. Throws the first one's error, then the other's. */
 export async function bothConcurrently<A, B>(
   limit: number,
   first: () => Promise<A>,
   second: () => Promise<B>,
 ): Promise<[A, B]> {
-  const calls: readonly (() => Promise<A | B>)[] = [first, second];
-  return (await mapConcurrently(calls, limit, (call) => call())) as [A, B];
+  if (limit < 2) return [await first(), await second()];
+  const [one, other] = await Promise.allSettled([first(), second()]);
+  if (one.status === "rejected") throw one.reason;
+  if (other.status === "rejected") throw other.reason;
+  return [one.value, other.value];
 }
 
 /** Lets at most `limit` holders in at once, in the order they asked. */

@@ -7,52 +7,16 @@
  * nothing that cannot be read again: a damaged index is thrown away.
  */
 import { Database, SQLiteError } from "bun:sqlite";
-import { mkdirSync, rmSync, statSync } from "node:fs";
-import { dirname } from "node:path";
+import { statSync } from "node:fs";
 import { messageOf, NixcacheError, systemCode } from "../errors.ts";
 import type { Digest } from "../oci/digest.ts";
+import { isDamaged, LayersDamaged, layersFolder, openFresh, removeFiles } from "./index-files.ts";
 import { IndexReader, type OpenLayer } from "./index-reader.ts";
 import { IndexUpdate } from "./index-update.ts";
 import type { LayerFile } from "./layer-file.ts";
 import { LayerFolder } from "./layer-folder.ts";
 import { session } from "./session.ts";
-
-/** Changes with the tables, with what is kept of a record, and with the layers' files; another version is thrown away. */
-const SCHEMA_VERSION = 7;
-
-const SCHEMA = `
-CREATE TABLE state (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE layer (
-  id INTEGER PRIMARY KEY,
-  digest TEXT NOT NULL UNIQUE,
-  size INTEGER NOT NULL,
-  -- place in the root's stack from below, or NULL for a segment's own layer
-  position INTEGER,
-  -- the run of the machine that wrote its file, or NULL once that is on disk for certain
-  session TEXT
-);
--- the generations that a layer holds or covers
-CREATE TABLE generation (
-  layer INTEGER NOT NULL, name TEXT NOT NULL, record TEXT NOT NULL, PRIMARY KEY (layer, name)
-) WITHOUT ROWID;
--- which entries have a file that is served under path; the file itself is in their rest
-CREATE TABLE attached (
-  path TEXT NOT NULL, hash TEXT NOT NULL, layer INTEGER NOT NULL, PRIMARY KEY (path, hash, layer)
-) WITHOUT ROWID;
-CREATE INDEX attached_layer ON attached (layer);
--- NARs of entries that have left the view, for clients that remember their URLs
-CREATE TABLE former (
-  file TEXT NOT NULL, hash TEXT NOT NULL, rest TEXT NOT NULL, gone INTEGER NOT NULL, PRIMARY KEY (file, hash)
-) WITHOUT ROWID;
--- generations known to be over; a dead tag that was seen once counts for ever
-CREATE TABLE dead (id TEXT PRIMARY KEY, seen INTEGER NOT NULL) WITHOUT ROWID;
-`;
-
-/**
- * What was written is forced to disk, and goes from SQLite's log into its file, this much later, in milliseconds: first
- * come those who wait for it.
- */
-const SETTLE_AFTER_MS = 500;
+import { isOfDisk, Settling } from "./settling.ts";
 
 /** How often a view is opened whose files another process has removed in that moment. */
 const OPENINGS = 3;
@@ -68,10 +32,8 @@ export class IndexDatabase {
   #version: number;
   /** Set from a look at the version to the next turn of the event loop. */
   #looked: ReturnType<typeof setImmediate> | undefined;
-  #settling: ReturnType<typeof setTimeout> | undefined;
+  readonly #settling: Settling;
   #isClosed = false;
-  /** Written and perhaps not yet on disk. */
-  #unsettled: LayerFile[] = [];
 
   private constructor(path: string) {
     this.path = path;
@@ -89,6 +51,7 @@ export class IndexDatabase {
     }
     this.#version = dataVersion(this.#connection);
     this.#inode = inodeOf(path);
+    this.#settling = new Settling((files) => this.#markSettled(files));
   }
 
   /** The view as of the last update, by any process; it shows the same for a turn of the event loop. */
@@ -152,9 +115,8 @@ export class IndexDatabase {
         const result = await change(update);
         update.finish();
         write.run("COMMIT");
-        this.#unsettled.push(...update.written.map((file) => file.retain()));
         this.#followOthers();
-        this.#settleLater();
+        this.#settling.add(update.written);
         return result;
       } catch (error) {
         if (write.inTransaction) write.run("ROLLBACK");
@@ -165,7 +127,7 @@ export class IndexDatabase {
         removeFiles(this.path);
         throw new IndexDamaged(this.path, error);
       }
-      throw error instanceof SQLiteError ? databaseError(this.path, error) : error;
+      throw isOfDisk(error) ? databaseError(this.path, error) : error;
     } finally {
       write?.close();
     }
@@ -175,8 +137,7 @@ export class IndexDatabase {
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    clearTimeout(this.#settling);
-    this.#settleNow();
+    this.#settling.close();
     this.#lookAgain();
     this.#view[Symbol.dispose]();
     this.#connection.close();
@@ -231,56 +192,28 @@ export class IndexDatabase {
     return digests;
   }
 
-  #settleLater(): void {
-    this.#settling ??= setTimeout(() => {
-      void this.#settle();
-    }, SETTLE_AFTER_MS).unref();
-  }
-
-  async #settle(): Promise<void> {
-    try {
-      for (const file of [...this.#unsettled]) await file.sync();
-      if (this.#isClosed) return;
-      this.#settling = undefined;
-      if (!this.#markSettled()) this.#settleLater();
-      else this.#connection.run("PRAGMA wal_checkpoint(PASSIVE)");
-    } catch (error) {
-      if (!isOfDisk(error)) throw error;
-    }
-  }
-
-  #settleNow(): void {
-    try {
-      for (const file of this.#unsettled) file.syncNow();
-      this.#markSettled();
-    } catch (error) {
-      if (!isOfDisk(error)) throw error;
-    }
-    for (const file of this.#unsettled.splice(0)) file.release();
-  }
-
-  /** Notes that files are on disk. Answers false when another connection is writing. */
-  #markSettled(): boolean {
-    if (this.#unsettled.length === 0 || inodeOf(this.path) !== this.#inode) return true;
+  /** Notes that files are on disk, and empties SQLite's log into its file. @returns false while another is writing */
+  #markSettled(files: readonly LayerFile[]): boolean {
+    // Another index by now, which has files of its own.
+    if (inodeOf(this.path) !== this.#inode) return true;
     const write = this.#openWriter();
     try {
       const mark = write.query("UPDATE layer SET session = NULL WHERE digest = ?");
       write.run("BEGIN IMMEDIATE");
-      for (const { digest } of this.#unsettled) mark.run(digest);
+      for (const { digest } of files) mark.run(digest);
       write.run("COMMIT");
+      write.run("PRAGMA wal_checkpoint(PASSIVE)");
+      return true;
     } catch (error) {
       if (error instanceof SQLiteError && error.code === "SQLITE_BUSY") return false;
       throw error;
     } finally {
       write.close();
     }
-    for (const file of this.#unsettled.splice(0)) file.release();
-    return true;
   }
 
   #reopen(): void {
     this.#lookAgain();
-    for (const file of this.#unsettled.splice(0)) file.release();
     try {
       this.#view[Symbol.dispose]();
       this.#connection.close();
@@ -329,28 +262,6 @@ export class IndexDamaged extends NixcacheError {
   }
 }
 
-/** Opens the file, made anew where it is absent, damaged, or of another version. */
-function openFresh(path: string): Database {
-  mkdirSync(dirname(path), { recursive: true });
-  try {
-    return openCurrent(path);
-  } catch (error) {
-    if (!isDamaged(error)) throw error;
-    removeFiles(path);
-    return openCurrent(path);
-  }
-}
-
-/** Where the layers' files are. */
-function layersFolder(path: string): string {
-  return `${path}-layers`;
-}
-
-function removeFiles(path: string): void {
-  for (const suffix of ["", "-wal", "-shm"]) rmSync(path + suffix, { force: true });
-  rmSync(layersFolder(path), { recursive: true, force: true });
-}
-
 function layerRows(db: Database): { id: number; digest: Digest }[] {
   return db.query<{ id: number; digest: Digest }, []>("SELECT id, digest FROM layer ORDER BY id").all();
 }
@@ -363,53 +274,6 @@ function dataVersion(db: Database): number {
 /** 0 for a file that is not there. */
 function inodeOf(path: string): number {
   return statSync(path, { throwIfNoEntry: false })?.ino ?? 0;
-}
-
-function openCurrent(path: string): Database {
-  const db = new Database(path, { create: true, readwrite: true });
-  try {
-    // Waiting for another process that is just creating the tables; look-ups never wait in WAL mode.
-    db.run("PRAGMA busy_timeout = 5000");
-    db.run("PRAGMA journal_mode = WAL");
-    const version = db.query<{ user_version: number }, []>("PRAGMA user_version").get()?.user_version;
-    if (version !== SCHEMA_VERSION) createTables(db);
-    // The machine may have gone down before they were on disk.
-    const lost = db.query<{ n: number }, [string]>("SELECT count(*) AS n FROM layer WHERE session <> ?");
-    if (lost.get(session())?.n !== 0) throw new LayersDamaged("layers that may not have reached the disk");
-    return db;
-  } catch (error) {
-    db.close();
-    throw error;
-  }
-}
-
-function createTables(db: Database): void {
-  db.transaction(() => {
-    const current = db.query<{ user_version: number }, []>("PRAGMA user_version").get()?.user_version;
-    if (current === SCHEMA_VERSION) return;
-    const tables = db
-      .query<{ name: string }, []>(
-        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'",
-      )
-      .all();
-    for (const { name } of tables) db.run(`DROP TABLE "${name}"`);
-    db.run(SCHEMA);
-    db.run(`PRAGMA user_version = ${SCHEMA_VERSION}`);
-  }).immediate();
-  db.run("VACUUM");
-}
-
-/** A layer's file is gone or not what it was. */
-class LayersDamaged extends Error {}
-
-function isDamaged(error: unknown): boolean {
-  if (error instanceof LayersDamaged) return true;
-  return error instanceof SQLiteError && (error.code === "SQLITE_CORRUPT" || error.code === "SQLITE_NOTADB");
-}
-
-/** Somebody has removed or damaged the file, or the disk is full: the next update says so. */
-function isOfDisk(error: unknown): boolean {
-  return error instanceof SQLiteError || systemCode(error) !== undefined;
 }
 
 /** Of opening a layer's file. */

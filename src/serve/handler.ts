@@ -56,6 +56,8 @@ const NARINFO = { "content-type": "text/x-nix-narinfo" };
 
 const NOT_FOUND = "not found\n";
 
+const ABSENT = { status: 404, headers: TEXT };
+
 export function createHandler(options: HandlerOptions): (request: Request) => Response | Promise<Response> {
   const { traffic, clock, watch } = options;
   return (request) => {
@@ -153,7 +155,7 @@ function narinfo(
   }
   const theirs = options.upstreams.narinfo(storeHash, request);
   const pass = (found: string | undefined) => {
-    if (found === undefined) return text(request.method, 404, NOT_FOUND);
+    if (found === undefined) return narinfoAbsent(request, exchange);
     exchange.source = "upstream";
     options.upstreamNars?.learn(found);
     return narinfoAnswer(found, request, exchange);
@@ -166,6 +168,13 @@ function narinfoAnswer(found: string, request: Request, exchange: Exchange): Res
   if (request.method === "HEAD") return text("HEAD", 200, found, NARINFO);
   exchange.bytes = Buffer.byteLength(found);
   return new Response(found, { headers: NARINFO });
+}
+
+/** The next most frequent. */
+function narinfoAbsent(request: Request, exchange: Exchange): Response {
+  if (request.method === "HEAD") return text("HEAD", 404, NOT_FOUND);
+  exchange.bytes = NOT_FOUND.length;
+  return new Response(NOT_FOUND, ABSENT);
 }
 
 async function nar(

@@ -90,6 +90,14 @@ export class UpstreamPeer {
     return !this.#breaker.isOpen;
   }
 
+  /** Whether a question would reach it now. Where it would not, whether it is back is found out when that is due. */
+  isReached(): boolean {
+    const { retryAt } = this.#breaker;
+    if (retryAt === undefined) return true;
+    if (retryAt <= this.#host.now()) void this.probe();
+    return false;
+  }
+
   get status(): UpstreamStatus {
     return {
       url: this.url,
@@ -161,11 +169,8 @@ export class UpstreamPeer {
     call: (signal: AbortSignal) => Promise<T | undefined>,
     client?: AbortSignal,
   ): Promise<T | undefined> {
-    const { retryAt } = this.#breaker;
-    if (retryAt !== undefined) {
-      if (retryAt <= this.#host.now()) void this.probe();
+    if (!this.isReached())
       throw new UpstreamFailure(`upstream ${this.url} is left alone: ${this.#lastError}`);
-    }
     this.#requests++;
     const askedAt = this.#host.now();
     const abort = new AbortController();

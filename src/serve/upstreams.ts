@@ -138,6 +138,8 @@ export function createUpstreams(
       if (peers.length === 0) return undefined;
       const known = kept.get(storeHash);
       if (known !== undefined) return known === "absent" ? undefined : known.text;
+      // Nobody to ask, and nobody to wait for.
+      if (peers.filter((peer) => peer.isReached()).length === 0) return undefined;
       const hops = hopsOf(headers.get("via"));
       if (!mayPassOn(hops, ownId)) return undefined;
       const key = [storeHash, ...hops].join(" ");

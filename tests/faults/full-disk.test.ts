@@ -89,7 +89,7 @@ describe.skipIf(!canMount() && process.env.CI !== "true")("a full disk", () => {
       const failed = await refresh();
       expect(failed.status).toBe(502);
       expect(await failed.text()).toMatch(
-        /^the index could not be refreshed of .*: cannot use the local index .*full/,
+        /^the index could not be refreshed of .*: cannot use the local index .*(full|no space)/,
       );
       const status = async (path: string) => (await server.get(`/${hashPart(path)}.narinfo`)).status;
       for (const path of had) expect(await status(path)).toBe(200);

@@ -82,7 +82,12 @@ describeWith(["nix", "registry"], "many publishers at once", () => {
     victim: (own: readonly string[], folder: string) => Promise<CliRun>,
   ): Promise<void> => {
     const folder = await mkdtemp(cli.path("tmp", "round-"));
-    const wanted = Array.from({ length: PUBLISHERS }, () => random.pick(paths, 1 + random.below(3)));
+    // Nothing but what is there would be no publish, and nobody to kill.
+    const some = (): string[] => {
+      const own = random.pick(paths, 1 + random.below(3));
+      return own.join() === there.join() ? some() : own;
+    };
+    const wanted = Array.from({ length: PUBLISHERS }, some);
     const [killed, slow, fast] = random.pick([...wanted.keys()], 3);
     const runs = await Promise.all(
       wanted.map((own, i) => {

@@ -16,7 +16,7 @@ const AREAS: readonly Area[] = [
     name: "cache adapters",
     layer: 1,
     files: [
-      "cache/{catalog,database,index-reader,index-update,layer-file,layer-folder,layer-merge,layer-writer,session}.ts",
+      "cache/{catalog,database,index-files,index-reader,index-update,layer-file,layer-folder,layer-merge,layer-writer,session,settling}.ts",
     ],
     mayImport: ["base", "nar", "oci", "cache"],
   },

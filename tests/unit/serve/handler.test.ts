@@ -328,7 +328,7 @@ describe("the handler", () => {
     const { cache } = serverOf({ ...machine, signal: stop.signal });
     await cache.keepFresh(30_000);
     expect(waits).toEqual([5_000, 10_000, 20_000, 30_000, 30_000, 30_000]);
-    expect(failed).toEqual(["listTags", "listTags", "listTags", "listTags"]);
+    expect(failed.filter((call) => call === "listTags")).toHaveLength(4);
   });
 
   test("a refresh that fails says so, once, and the old index goes on", async () => {

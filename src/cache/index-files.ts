@@ -1,0 +1,103 @@
+/** The files of a local index: SQLite's with its tables, and the folder of the layers. */
+import { Database, SQLiteError } from "bun:sqlite";
+import { mkdirSync, rmSync } from "node:fs";
+import { dirname } from "node:path";
+import { session } from "./session.ts";
+
+/** Changes with the tables, with what is kept of a record, and with the layers' files; another version is thrown away. */
+const SCHEMA_VERSION = 7;
+
+const SCHEMA = `
+CREATE TABLE state (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE layer (
+  id INTEGER PRIMARY KEY,
+  digest TEXT NOT NULL UNIQUE,
+  size INTEGER NOT NULL,
+  -- place in the root's stack from below, or NULL for a segment's own layer
+  position INTEGER,
+  -- the run of the machine that wrote its file, or NULL once that is on disk for certain
+  session TEXT
+);
+-- the generations that a layer holds or covers
+CREATE TABLE generation (
+  layer INTEGER NOT NULL, name TEXT NOT NULL, record TEXT NOT NULL, PRIMARY KEY (layer, name)
+) WITHOUT ROWID;
+-- which entries have a file that is served under path; the file itself is in their rest
+CREATE TABLE attached (
+  path TEXT NOT NULL, hash TEXT NOT NULL, layer INTEGER NOT NULL, PRIMARY KEY (path, hash, layer)
+) WITHOUT ROWID;
+CREATE INDEX attached_layer ON attached (layer);
+-- NARs of entries that have left the view, for clients that remember their URLs
+CREATE TABLE former (
+  file TEXT NOT NULL, hash TEXT NOT NULL, rest TEXT NOT NULL, gone INTEGER NOT NULL, PRIMARY KEY (file, hash)
+) WITHOUT ROWID;
+-- generations known to be over; a dead tag that was seen once counts for ever
+CREATE TABLE dead (id TEXT PRIMARY KEY, seen INTEGER NOT NULL) WITHOUT ROWID;
+`;
+
+/** Opens the file, made anew where it is absent, damaged, or of another version. */
+export function openFresh(path: string): Database {
+  mkdirSync(dirname(path), { recursive: true });
+  try {
+    return openCurrent(path);
+  } catch (error) {
+    if (!isDamaged(error)) throw error;
+    removeFiles(path);
+    return openCurrent(path);
+  }
+}
+
+/** Where the layers' files are. */
+export function layersFolder(path: string): string {
+  return `${path}-layers`;
+}
+
+export function removeFiles(path: string): void {
+  for (const suffix of ["", "-wal", "-shm"]) rmSync(path + suffix, { force: true });
+  rmSync(layersFolder(path), { recursive: true, force: true });
+}
+
+function openCurrent(path: string): Database {
+  const db = new Database(path, { create: true, readwrite: true });
+  try {
+    // Waiting for another process that is just creating the tables; look-ups never wait in WAL mode.
+    db.run("PRAGMA busy_timeout = 5000");
+    db.run("PRAGMA journal_mode = WAL");
+    const version = db.query<{ user_version: number }, []>("PRAGMA user_version").get()?.user_version;
+    if (version !== SCHEMA_VERSION) createTables(db);
+    // The machine may have gone down before they were on disk.
+    const lost = db.query<{ n: number }, [string]>("SELECT count(*) AS n FROM layer WHERE session <> ?");
+    if (lost.get(session())?.n !== 0) throw new LayersDamaged("layers that may not have reached the disk");
+    return db;
+  } catch (error) {
+    db.close();
+    throw error;
+  }
+}
+
+function createTables(db: Database): void {
+  let older = 0;
+  db.transaction(() => {
+    const current = db.query<{ user_version: number }, []>("PRAGMA user_version").get()?.user_version;
+    if (current === SCHEMA_VERSION) return;
+    const tables = db
+      .query<{ name: string }, []>(
+        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'",
+      )
+      .all();
+    older = tables.length;
+    for (const { name } of tables) db.run(`DROP TABLE "${name}"`);
+    db.run(SCHEMA);
+    db.run(`PRAGMA user_version = ${SCHEMA_VERSION}`);
+  }).immediate();
+  // What the tables of another version had is given back.
+  if (older > 0) db.run("VACUUM");
+}
+
+/** A layer's file is gone or not what it was. */
+export class LayersDamaged extends Error {}
+
+export function isDamaged(error: unknown): boolean {
+  if (error instanceof LayersDamaged) return true;
+  return error instanceof SQLiteError && (error.code === "SQLITE_CORRUPT" || error.code === "SQLITE_NOTADB");
+}
