@@ -7,6 +7,9 @@ import { decompress } from "./zstd.ts";
 /** The largest frame that is unpacked as a whole, in bytes, packed or not. */
 const MAX_FRAME_BYTES = 16 * 1024 * 1024;
 
+/** The least content that is worth the way to another thread, in bytes. */
+const MIN_CONTENT_BYTES = 64 * 1024;
+
 /** Frames that are unpacked ahead of the one that is used. */
 const AHEAD = 2;
 
@@ -105,7 +108,7 @@ class Held {
 
 /**
  * Bytes of the frame that `bytes` begin with; undefined while its end is not there; `other` where it is no frame, does
- * not say how large its content is, or is large.
+ * not say how large its content is, or is small or large.
  */
 function frameSize(bytes: Uint8Array): number | "other" | undefined {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -116,7 +119,8 @@ function frameSize(bytes: Uint8Array): number | "other" | undefined {
   const sizeBytes = [isSingleSegment ? 1 : 0, 2, 4, 8][descriptor >> 6] as number;
   const dictionaryBytes = [0, 1, 2, 4][descriptor & 3] as number;
   let at = 5 + (isSingleSegment ? 0 : 1) + dictionaryBytes;
-  if (contentSize(view, at, sizeBytes) > MAX_FRAME_BYTES) return "other";
+  const content = contentSize(view, at, sizeBytes);
+  if (content < MIN_CONTENT_BYTES || content > MAX_FRAME_BYTES) return "other";
   at += sizeBytes;
   for (let isLast = false; !isLast; ) {
     if (at > MAX_FRAME_BYTES) return "other";
