@@ -107,7 +107,7 @@ export function readSetup(given: Arguments, context: Context): PublishSetup {
       partBytes,
       unitsAtOnce: UNITS_AT_ONCE,
       compressor: new Compressor(level, context.threads),
-      dump: (info) => dumpNar(store.realPath(info.path)),
+      dump: (info, visitor) => dumpNar(store.realPath(info.path), { visitor }),
       buildLog: (derivation) => store.buildLog(derivation),
       progress,
     }),

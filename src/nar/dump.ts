@@ -27,10 +27,13 @@ import {
   writeLength,
   writeString,
 } from "./archive.ts";
+import type { NarVisitor } from "./reader.ts";
 
 export interface DumpOptions {
   /** Strip `~nix~case~hack~N` from names. Default: on macOS only, as Nix does. */
   readonly caseHack?: boolean | undefined;
+  /** Told of the tree on the way, as a NarReader would tell of the NAR, but for the contents of files. */
+  readonly visitor?: Omit<NarVisitor, "contents"> | undefined;
 }
 
 /** Bytes of a chunk. The first is smaller: most store paths fit in it, and memory is asked for in advance. */
@@ -76,10 +79,11 @@ export async function* dumpNar(
   path: string | Uint8Array,
   options: DumpOptions = {},
 ): AsyncGenerator<Uint8Array, void, void> {
-  const caseHack = options.caseHack ?? process.platform === "darwin";
+  const { visitor, caseHack = process.platform === "darwin" } = options;
   const chunk = new Chunk();
   const folders: Folder[] = [];
   let node: Buffer | undefined = typeof path === "string" ? Buffer.from(path) : Buffer.from(path);
+  let nodeName: Buffer | undefined;
   chunk.put(HEADER);
 
   while (node !== undefined) {
@@ -87,14 +91,19 @@ export async function* dumpNar(
     const stats = lstat(node);
     if (stats.isDirectory()) {
       chunk.put(DIRECTORY);
+      visitor?.directory?.(nodeName);
       folders.push(openFolder(node, caseHack));
     } else if (stats.isSymbolicLink()) {
       chunk.put(SYMLINK);
-      chunk.putString(readTarget(node));
+      const target = readTarget(node);
+      chunk.putString(target);
+      visitor?.symlink?.(nodeName, target);
       chunk.put(folders.length > 0 ? CLOSE_NODE_AND_ENTRY : CLOSE);
     } else if (stats.isFile()) {
-      chunk.put((stats.mode & constants.S_IXUSR) === 0 ? REGULAR : EXECUTABLE);
+      const executable = (stats.mode & constants.S_IXUSR) !== 0;
+      chunk.put(executable ? EXECUTABLE : REGULAR);
       chunk.putLength(stats.size);
+      visitor?.regular?.(nodeName, { executable, size: stats.size, offset: chunk.position });
       const fd = openFile(node);
       try {
         let left = stats.size;
@@ -135,9 +144,11 @@ export async function* dumpNar(
         chunk.putString(name);
         chunk.put(NODE);
         node = Buffer.concat([folder.path, SLASH, file]);
+        nodeName = name;
         break;
       }
       folders.pop();
+      visitor?.endDirectory?.();
       chunk.put(folders.length > 0 ? CLOSE_NODE_AND_ENTRY : CLOSE);
     }
   }
@@ -148,6 +159,12 @@ export async function* dumpNar(
 class Chunk {
   bytes = Buffer.allocUnsafeSlow(FIRST_CHUNK_SIZE);
   used = 0;
+  #taken = 0;
+
+  /** Bytes of the NAR so far. */
+  get position(): number {
+    return this.#taken + this.used;
+  }
 
   get room(): number {
     return this.bytes.length - this.used;
@@ -174,6 +191,7 @@ class Chunk {
   /** What is in the chunk. From now on the next one is filled, in the same memory once it has its full size. */
   take(): Uint8Array {
     const taken = this.bytes.subarray(0, this.used);
+    this.#taken += this.used;
     if (this.bytes.length < CHUNK_SIZE) this.bytes = Buffer.allocUnsafeSlow(CHUNK_SIZE);
     this.used = 0;
     return taken;

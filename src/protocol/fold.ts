@@ -6,7 +6,7 @@ import type { IndexReader, LayerRow } from "../cache/index-reader.ts";
 import { type BlobReference, type ManifestNotes, rootManifest } from "../cache/manifests.ts";
 import { layersToKeep } from "../cache/stack.ts";
 import { type GenerationName, generationId, parseTag, ROOT_TAG } from "../cache/tags.ts";
-import { mapConcurrently } from "../concurrency.ts";
+import { bothConcurrently, mapConcurrently } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
 import { randomId } from "../host.ts";
 import type { Digest } from "../oci/digest.ts";
@@ -108,8 +108,11 @@ async function writeRoot(
     return sizes.includes(undefined);
   };
   if (!(await isStrict(context)) && (await layersAreGone())) return "layers gone";
-  await store.writeBlob(next.top, { signal });
-  await writeEmptyConfig(store, { signal });
+  await bothConcurrently(
+    concurrency,
+    () => store.writeBlob(next.top, { signal }),
+    () => writeEmptyConfig(store, { signal }),
+  );
   const notes: ManifestNotes = { created: new Date(host.now()).toISOString(), nonce: randomId(host) };
   const layers: BlobReference[] = [...next.below, next.top].map(({ digest, size }) => ({ digest, size }));
   const written = await store.writeManifest(ROOT_TAG, MEDIA_TYPE_MANIFEST, rootManifest(layers, notes), {

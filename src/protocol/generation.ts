@@ -15,12 +15,13 @@ import {
 } from "../cache/manifests.ts";
 import type { PublishRecord } from "../cache/record.ts";
 import { type GenerationName, generationName, generationTime, holdTag, segmentTag } from "../cache/tags.ts";
-import { mapConcurrently } from "../concurrency.ts";
+import { bothConcurrently, mapConcurrently } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
 import { randomId } from "../host.ts";
 import type { Digest } from "../oci/digest.ts";
 import { MEDIA_TYPE_MANIFEST } from "../oci/manifest.ts";
 import { discardBlob } from "../oci/spool.ts";
+import type { BlobSource, CallOptions, Store } from "../oci/store.ts";
 import type { ProtocolContext } from "./context.ts";
 import { writeEmptyConfig } from "./empty-config.ts";
 import { makeLayer } from "./layer-blob.ts";
@@ -123,16 +124,17 @@ export class GenerationWriter {
     lines: Iterable<Pick<EntryLine, "narinfo" | "rest">>,
     blobs: readonly BlobReference[],
   ): Promise<CommitResult> {
-    const { store, spool, host, signal } = this.#context;
+    const { store, spool, host, concurrency, signal } = this.#context;
     await this.#holding;
     const strict = await isStrict(this.#context);
     const index = await makeLayer(spool, { kind: "segment", record }, lines);
     try {
       for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-        await writeEmptyConfig(store, { signal });
-        if ((await store.statBlob(index.digest, { signal })) === undefined) {
-          await store.writeBlob(index, { signal });
-        }
+        await bothConcurrently(
+          concurrency,
+          () => writeEmptyConfig(store, { signal }),
+          () => writeIfAbsent(store, index, { signal }),
+        );
         const result = await this.#tryCommit({ digest: index.digest, size: index.size }, blobs, strict);
         if (typeof result === "object") return result;
         if (result === "holds gone") this.#startAgain();
@@ -237,6 +239,10 @@ export class GenerationWriter {
     );
     return blobs.filter((_, i) => sizes[i] === undefined).map(({ digest }) => digest);
   }
+}
+
+async function writeIfAbsent(store: Store, blob: BlobSource, options: CallOptions): Promise<void> {
+  if ((await store.statBlob(blob.digest, options)) === undefined) await store.writeBlob(blob, options);
 }
 
 /** Names tell generations apart by the second. A clock that is further ahead than clocks may be is not followed. */

@@ -1,30 +1,46 @@
 /** The listing of a NAR, made on the side while the NAR is dumped. */
+import { MAX_NAR_DEPTH } from "../nar/archive.ts";
 import { ListingBuilder } from "../nar/listing.ts";
-import { NarReader } from "../nar/reader.ts";
+import type { NarFile, NarVisitor } from "../nar/reader.ts";
 
 /** Characters of JSON; some 200,000 files. A longer listing is left out: nobody browses that. */
 const MAX_LISTING_LENGTH = 16 * 1024 * 1024;
 
-export class NarListing {
+/** Told of the tree that is dumped. One that is deeper than readers of NARs take gets no listing. */
+export class NarListing implements NarVisitor {
   readonly #builder = new ListingBuilder(MAX_LISTING_LENGTH);
-  #reader: NarReader | undefined = new NarReader(this.#builder);
+  #depth = 0;
+  #isWhole = false;
+  #isTooDeep = false;
 
-  /** Takes the next bytes of the NAR. One that a strict reader refuses, such as a very deep tree, gets no listing. */
-  write(chunk: Uint8Array): void {
-    this.#attempt((reader) => reader.write(chunk));
-  }
-
-  /** The listing as Nix writes it, once the whole NAR has been taken. */
+  /** The listing as Nix writes it, once the whole NAR has been dumped. */
   finish(): string | undefined {
-    this.#attempt((reader) => reader.end());
-    return this.#reader && this.#builder.text;
+    return this.#isWhole && !this.#isTooDeep ? this.#builder.text : undefined;
   }
 
-  #attempt(read: (reader: NarReader) => void): void {
-    try {
-      if (this.#reader) read(this.#reader);
-    } catch {
-      this.#reader = undefined;
-    }
+  directory(name: Uint8Array | undefined): void {
+    if (this.#depth >= MAX_NAR_DEPTH) this.#isTooDeep = true;
+    this.#depth++;
+    this.#builder.directory(name);
+  }
+
+  endDirectory(): void {
+    this.#depth--;
+    this.#builder.endDirectory();
+    this.#nodeEnded();
+  }
+
+  regular(name: Uint8Array | undefined, file: NarFile): void {
+    this.#builder.regular(name, file);
+    this.#nodeEnded();
+  }
+
+  symlink(name: Uint8Array | undefined, target: Uint8Array): void {
+    this.#builder.symlink(name, target);
+    this.#nodeEnded();
+  }
+
+  #nodeEnded(): void {
+    if (this.#depth === 0) this.#isWhole = true;
   }
 }

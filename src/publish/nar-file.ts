@@ -5,6 +5,7 @@
 import { Semaphore } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
 import { encodeBase32 } from "../nar/base32.ts";
+import type { NarVisitor } from "../nar/reader.ts";
 import type { PathInfo } from "../nix/store.ts";
 import { compressFrame, compressNow } from "../zstd.ts";
 import type { NarListing } from "./listing.ts";
@@ -15,8 +16,8 @@ export const FRAME_BYTES = 4 * 1024 * 1024;
 /** Compressed on the spot: the way to another thread would take longer. */
 const SMALL_BYTES = 16 * 1024;
 
-/** Dumps the NAR of a store path in chunks, each valid until the next is asked for. */
-export type Dump = (path: PathInfo) => AsyncIterable<Uint8Array>;
+/** Dumps the NAR of a store path in chunks, each valid until the next is asked for, and tells of the tree on the way. */
+export type Dump = (path: PathInfo, visitor: NarVisitor) => AsyncIterable<Uint8Array>;
 
 /** What is wrong with one store path; others are not concerned. */
 export class PathError extends NixcacheError {}
@@ -29,12 +30,19 @@ export class Compressor {
   readonly threads: number;
   readonly #level: number;
   readonly #slots: Semaphore;
+  readonly #turns: Semaphore;
   readonly #buffers: Uint8Array[] = [];
 
   constructor(level: number, threads: number) {
     this.threads = threads;
     this.#level = level;
     this.#slots = new Semaphore(threads);
+    this.#turns = new Semaphore(threads);
+  }
+
+  /** Runs what dumps and compresses, one after the other, as many at once as there are threads. */
+  inTurn<R>(work: () => Promise<R>): Promise<R> {
+    return this.#turns.run(work);
   }
 
   /** A buffer of `size` bytes for one frame, of any content. */
@@ -70,9 +78,8 @@ export async function* readFrames(
   let size = 0;
   let frame = buffer(Math.min(frameBytes, path.narSize));
   let filled = 0;
-  for await (const chunk of readDump(path, dump)) {
+  for await (const chunk of readDump(path, dump, listing)) {
     hasher.update(chunk);
-    listing.write(chunk);
     size += chunk.length;
     // Longer than recorded: the rest is only counted, for the message.
     if (size > path.narSize) continue;
@@ -101,9 +108,13 @@ export async function* readFrames(
   yield frame;
 }
 
-async function* readDump(path: PathInfo, dump: Dump): AsyncGenerator<Uint8Array, void, undefined> {
+async function* readDump(
+  path: PathInfo,
+  dump: Dump,
+  visitor: NarVisitor,
+): AsyncGenerator<Uint8Array, void, undefined> {
   try {
-    yield* dump(path);
+    yield* dump(path, visitor);
   } catch (error) {
     if (!(error instanceof NixcacheError) || error.code === "interrupted") throw error;
     throw new PathError("nix-store", `${path.path}: ${error.message}`, { cause: error });

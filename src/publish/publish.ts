@@ -7,7 +7,7 @@ import type { Generation } from "../cache/index-layer.ts";
 import { blobsOf } from "../cache/manifests.ts";
 import { type PublishRecord, sameLine } from "../cache/record.ts";
 import { generationTime } from "../cache/tags.ts";
-import { mapConcurrently } from "../concurrency.ts";
+import { bothConcurrently, mapConcurrently } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
 import type { Realisation } from "../nar/realisation.ts";
 import { formatPublicKey, type PublicKey, publicKeyOf, type SecretKey } from "../nar/signing-key.ts";
@@ -19,6 +19,7 @@ import type { ProtocolContext } from "../protocol/context.ts";
 import { foldOrWarn } from "../protocol/fold.ts";
 import { GenerationWriter } from "../protocol/generation.ts";
 import { refresh } from "../protocol/refresh.ts";
+import { isStrict } from "../protocol/strictness.ts";
 import type { Upstream } from "../upstream/client.ts";
 import type { LogsByNar } from "./beside.ts";
 import { type LeftOut, leaveOutDependents } from "./complete.ts";
@@ -164,7 +165,15 @@ class PublishRun {
   }
 
   async run(): Promise<PublishResult> {
-    await this.#upload(this.toUpload());
+    const fresh = this.toUpload();
+    // What the registry is like is found out meanwhile, since the commit wants to know.
+    if (fresh.length > 0) {
+      await bothConcurrently(
+        this.#context.concurrency,
+        () => this.#upload(fresh),
+        () => isStrict(this.#context),
+      );
+    }
     for (let attempt = 0; attempt < COMMIT_ATTEMPTS; attempt++) {
       const { lines, leftOut } = this.#lines();
       const record = this.#record(lines);

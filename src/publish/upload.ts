@@ -63,9 +63,31 @@ export function uploadUnit(unit: Unit, context: UploadContext): Promise<UnitResu
   return unit.kind === "pack" ? uploadPack(unit.paths, context) : uploadLarge(unit.path, context);
 }
 
+interface Packed {
+  readonly narHash: string;
+  readonly fileHash: string;
+  readonly nar: Piece;
+  readonly beside: BesidePieces;
+}
+
 async function uploadPack(paths: readonly PathInfo[], context: UploadContext): Promise<UnitResult> {
+  // As many at once as there are processors: the first is on its way while the next is made.
+  const { blob, packed, failed } = await context.compressor.inTurn(() => makePack(paths, context));
+  if (packed.length > 0) await storeBlob(blob, context);
+  const files = new Map<string, NarFile>();
+  for (const { narHash, fileHash, nar, beside } of packed) {
+    const parts = [partOf(blob, nar)];
+    files.set(narHash, { fileHash, fileSize: nar.length, parts, ...besideParts(blob, beside) });
+  }
+  return { files, failed };
+}
+
+async function makePack(
+  paths: readonly PathInfo[],
+  context: UploadContext,
+): Promise<{ blob: BlobSource; packed: Packed[]; failed: Map<string, PathError> }> {
   const failed = new Map<string, PathError>();
-  const packed: { narHash: string; fileHash: string; nar: Piece; beside: BesidePieces }[] = [];
+  const packed: Packed[] = [];
   const writer = context.spool.writer();
   for (const path of paths) {
     try {
@@ -85,14 +107,7 @@ async function uploadPack(paths: readonly PathInfo[], context: UploadContext): P
     }
     context.progress.compressed(path.narSize);
   }
-  const files = new Map<string, NarFile>();
-  const blob = await writer.finish();
-  if (packed.length > 0) await storeBlob(blob, context);
-  for (const { narHash, fileHash, nar, beside } of packed) {
-    const parts = [partOf(blob, nar)];
-    files.set(narHash, { fileHash, fileSize: nar.length, parts, ...besideParts(blob, beside) });
-  }
-  return { files, failed };
+  return { blob: await writer.finish(), packed, failed };
 }
 
 async function compressSmall(

@@ -17,6 +17,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { type DumpOptions, dumpNar } from "../../../src/nar/dump.ts";
+import { type NarFile, NarReader, type NarVisitor } from "../../../src/nar/reader.ts";
 import { propertyParameters } from "../../support/seed.ts";
 import { tree } from "./arbitrary-tree.ts";
 import { bytesOf, concat, narOf, type Tree, treeOf } from "./archives.ts";
@@ -49,6 +50,38 @@ function plant(path: Buffer, value: Tree): void {
   }
 }
 
+/** What a visitor was told, but for the contents of files. */
+class Told implements NarVisitor {
+  readonly calls: unknown[] = [];
+
+  directory(name: Uint8Array | undefined): void {
+    this.calls.push(["directory", hex(name)]);
+  }
+
+  endDirectory(): void {
+    this.calls.push(["end"]);
+  }
+
+  regular(name: Uint8Array | undefined, file: NarFile): void {
+    this.calls.push(["regular", hex(name), file]);
+  }
+
+  symlink(name: Uint8Array | undefined, target: Uint8Array): void {
+    this.calls.push(["symlink", hex(name), hex(target)]);
+  }
+}
+
+const hex = (bytes: Uint8Array | undefined) => bytes && Buffer.from(bytes).toString("hex");
+
+/** What reading the NAR tells. */
+function readBy(nar: Uint8Array): unknown[] {
+  const told = new Told();
+  const reader = new NarReader(told);
+  reader.write(nar);
+  reader.end();
+  return told.calls;
+}
+
 /** Of files below a path: what other tests have left open is closed at any time. */
 function openBelow(path: string): number {
   const targets = readdirSync("/proc/self/fd").map((fd) => {
@@ -76,7 +109,12 @@ describe("dumpNar", () => {
       fc.asyncProperty(tree, async (value) => {
         const path = Buffer.from(fresh());
         plant(path, value);
-        expect(Buffer.from(await dump(path)).toString("hex")).toBe(Buffer.from(narOf(value)).toString("hex"));
+        const nar = narOf(value);
+        const told = new Told();
+        expect(Buffer.from(await dump(path, { visitor: told })).toString("hex")).toBe(
+          Buffer.from(nar).toString("hex"),
+        );
+        expect(told.calls).toEqual(readBy(nar));
         rmSync(path.toString(), { recursive: true, force: true });
       }),
       { ...propertyParameters(), numRuns: 60 },

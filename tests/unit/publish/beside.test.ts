@@ -1,9 +1,11 @@
 /** What publish puts beside NARs: listings, build logs, realisations. */
+
 import { describe, expect, test } from "bun:test";
 import { entryOf } from "../../../src/cache/entry.ts";
 import type { Part } from "../../../src/cache/part.ts";
 import { NixcacheError } from "../../../src/errors.ts";
 import { encodeBase32 } from "../../../src/nar/base32.ts";
+import { NarReader } from "../../../src/nar/reader.ts";
 import type { Realisation } from "../../../src/nar/realisation.ts";
 import { generateSecretKey } from "../../../src/nar/signing-key.ts";
 import type { PathInfo } from "../../../src/nix/store.ts";
@@ -45,8 +47,11 @@ function realPaths(paths: readonly RealPath[]) {
       ...(deriver === undefined ? {} : { deriver: `/nix/store/${drv(deriver)}` }),
     };
   });
-  const dump: PublishContext["dump"] = async function* ({ path }) {
+  const dump: PublishContext["dump"] = async function* ({ path }, visitor) {
     const nar = nars.get(path) as Uint8Array;
+    const reader = new NarReader(visitor);
+    reader.write(nar);
+    reader.end();
     for (let at = 0; at < nar.length; at += 300_007) yield nar.slice(at, at + 300_007);
   };
   return { closure, dump };
