@@ -1,9 +1,9 @@
 /**
  * Dumps a file, symlink or directory tree as a NAR, byte for byte as `nix-store --dump` does.
  *
- * Names are bytes from end to end, since they need not be UTF-8. Small files are read synchronously straight
- * into the chunk: a store path may have 100,000 of them, and a trip to a thread for each costs many times the
- * read. Large files are read asynchronously in pieces, so that the event loop goes on.
+ * Names are bytes from end to end, since they need not be UTF-8. Files are read synchronously straight into the chunk, at
+ * most a MiB at once: a store path may have 100,000 of them, and a trip to a thread for each costs many times the read.
+ * For large ones it costs more, too: while frames are compressed every thread has work, and a read would wait for it.
  */
 import {
   closeSync,
@@ -13,7 +13,6 @@ import {
   readdirSync,
   readlinkSync,
   readSync,
-  read as readWithCallback,
   type Stats,
 } from "node:fs";
 import { messageOf, NixcacheError } from "../errors.ts";
@@ -39,9 +38,6 @@ export interface DumpOptions {
 /** Bytes of a chunk. The first is smaller: most store paths fit in it, and memory is asked for in advance. */
 const CHUNK_SIZE = 1024 * 1024;
 const FIRST_CHUNK_SIZE = 64 * 1024;
-
-/** From this many bytes on a file is read asynchronously. */
-const LARGE_FILE = 256 * 1024;
 
 /** More bytes than one step of the walk writes, contents aside: a target of 4095 or a name of 255, and words. */
 const STEP_SIZE = 8192;
@@ -111,10 +107,7 @@ export async function* dumpNar(
           if (chunk.room === 0) yield chunk.take();
           // One byte more than is left, so that the end of the file is seen.
           const wanted = Math.min(left + 1, chunk.room);
-          const large = left >= LARGE_FILE;
-          const got: number = large
-            ? await readLarge(fd, chunk, wanted, node)
-            : readSmall(fd, chunk, wanted, node);
+          const got = readNow(fd, chunk, wanted, node);
           if (got > left || (got === 0 && left > 0)) throw changed(node, stats.size);
           chunk.used += got;
           left -= got;
@@ -259,21 +252,12 @@ function openFile(path: Buffer): number {
   }
 }
 
-function readSmall(fd: number, chunk: Chunk, length: number, path: Buffer): number {
+function readNow(fd: number, chunk: Chunk, length: number, path: Buffer): number {
   try {
     return readSync(fd, chunk.bytes, chunk.used, length, null);
   } catch (error) {
     throw failed(path, error);
   }
-}
-
-function readLarge(fd: number, chunk: Chunk, length: number, path: Buffer): Promise<number> {
-  return new Promise((resolve, reject) => {
-    readWithCallback(fd, chunk.bytes, chunk.used, length, null, (error, got) => {
-      if (error) reject(failed(path, error));
-      else resolve(got);
-    });
-  });
 }
 
 function failed(path: Buffer, cause: unknown): NixcacheError {

@@ -5,7 +5,16 @@
  * on disk it costs no memory, whatever its size. Each run has a folder of its own, removed at the end; the
  * folders of runs that were killed are removed by a later run.
  */
-import { closeSync, mkdirSync, mkdtempSync, openSync, readdirSync, readSync, rmSync } from "node:fs";
+import {
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readSync,
+  rmSync,
+  writeSync,
+} from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
@@ -86,8 +95,8 @@ export class BlobWriter {
     this.#file ??= await createFile(this.#nextFile());
     const { path, handle } = this.#file;
     try {
-      for (const piece of this.#memory.splice(0)) await writeAll(handle, piece);
-      await writeAll(handle, bytes);
+      for (const piece of this.#memory.splice(0)) writeAll(handle, piece);
+      writeAll(handle, bytes);
     } catch (cause) {
       await this.abort();
       throw spoolError(path, cause);
@@ -168,10 +177,10 @@ async function createFile(path: string): Promise<{ path: string; handle: FileHan
   }
 }
 
-async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {
+/** On this thread: what is written here was made on others, and a write would wait until they have made more. */
+function writeAll(handle: FileHandle, bytes: Uint8Array): void {
   for (let done = 0; done < bytes.length; ) {
-    const { bytesWritten } = await handle.write(bytes, done, bytes.length - done);
-    done += bytesWritten;
+    done += writeSync(handle.fd, bytes, done, bytes.length - done);
   }
 }
 

@@ -23,7 +23,7 @@ export type Dump = (path: PathInfo, visitor: NarVisitor) => AsyncIterable<Uint8A
 export class PathError extends NixcacheError {}
 
 /**
- * Compresses frames on other threads, at most `threads` at once among all NARs. The buffers of whole frames go
+ * Compresses frames on as many other threads, among all NARs. The buffers of whole frames go
  * round: left to the garbage collector, hundreds of MiB of them pile up while a large NAR passes.
  */
 export class Compressor {
@@ -36,7 +36,8 @@ export class Compressor {
   constructor(level: number, threads: number) {
     this.threads = threads;
     this.#level = level;
-    this.#slots = new Semaphore(threads);
+    // One more waits in line, so that no thread waits for this one to hand it the next.
+    this.#slots = new Semaphore(threads + 1);
     this.#turns = new Semaphore(threads);
   }
 

@@ -203,7 +203,7 @@ async function* compressedFrames(
       const bytes = compressor.frame(frame);
       bytes.catch(() => {});
       pending.push({ raw: frame.length, bytes });
-      if (pending.length <= compressor.threads) continue;
+      if (pending.length <= compressor.threads + 1) continue;
       const ready = await take();
       if (ready) yield ready;
     }
