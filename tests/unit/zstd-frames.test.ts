@@ -2,7 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { decompress } from "../../src/zstd.ts";
-import { unpackFrames } from "../../src/zstd-frames.ts";
+import { giveBack, unpackFrames } from "../../src/zstd-frames.ts";
 import { propertyParameters } from "../support/seed.ts";
 
 const pack = (bytes: Uint8Array, level = 3) =>
@@ -84,6 +84,20 @@ describe("unpacking", () => {
       Buffer.concat(chunks).equals(Buffer.concat([Buffer.from("small"), large, Buffer.from("small again")])),
     ).toBe(true);
     for (const chunk of chunks) expect(chunk.length).toBeLessThan(16 * 1024 * 1024);
+  });
+
+  test("chunks may be given back one by one, however they were unpacked", async () => {
+    const large = Buffer.alloc(40 * 1024 * 1024, "a frame that is unpacked as a stream ");
+    const whole = Buffer.alloc(300_000, "a frame that is unpacked as a whole ");
+    const packed = Buffer.concat([pack(whole), pack(whole), pack(large), pack(whole)]);
+    const hasher = new Bun.CryptoHasher("sha256");
+    for await (const chunk of unpackFrames(cutInto(packed, [100_000]))) {
+      hasher.update(chunk);
+      giveBack(chunk);
+      expect(chunk.length).toBe(0);
+    }
+    const expected = new Bun.CryptoHasher("sha256").update(Buffer.concat([whole, whole, large, whole]));
+    expect(hasher.digest("hex")).toBe(expected.digest("hex"));
   });
 
   test("whoever stops reading stops the source", async () => {

@@ -327,7 +327,8 @@ test("a store that fails: the journal stays, answers, and is committed once the 
     return sleep(ms);
   };
   store.before = () => {
-    if (failures++ < 6) throw new NixcacheError("unreachable", "the registry is down");
+    // Two questions at once, six times.
+    if (failures++ < 12) throw new NixcacheError("unreachable", "the registry is down");
     server.committer.close();
   };
   await server.committer.run();
