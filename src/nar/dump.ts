@@ -42,6 +42,10 @@ const FIRST_CHUNK_SIZE = 64 * 1024;
 /** More bytes than one step of the walk writes, contents aside: a target of 4095 or a name of 255, and words. */
 const STEP_SIZE = 8192;
 
+/** Chunks that dumps have left for the next ones: the system clears what it gives. At most as many as are made at once. */
+const spare: Buffer<ArrayBuffer>[] = [];
+const MAX_SPARE = 4;
+
 const HEADER = encodeWords(NAR_MAGIC);
 const REGULAR = encodeWords("(", "type", "regular", "contents");
 const EXECUTABLE = encodeWords("(", "type", "regular", "executable", "", "contents");
@@ -75,8 +79,19 @@ export async function* dumpNar(
   path: string | Uint8Array,
   options: DumpOptions = {},
 ): AsyncGenerator<Uint8Array, void, void> {
-  const { visitor, caseHack = process.platform === "darwin" } = options;
   const chunk = new Chunk();
+  try {
+    yield* dumpInto(chunk, path, options);
+  } finally {
+    chunk.leave();
+  }
+}
+
+async function* dumpInto(
+  chunk: Chunk,
+  path: string | Uint8Array,
+  { visitor, caseHack = process.platform === "darwin" }: DumpOptions,
+): AsyncGenerator<Uint8Array, void, void> {
   const folders: Folder[] = [];
   let node: Buffer | undefined = typeof path === "string" ? Buffer.from(path) : Buffer.from(path);
   let nodeName: Buffer | undefined;
@@ -185,9 +200,14 @@ class Chunk {
   take(): Uint8Array {
     const taken = this.bytes.subarray(0, this.used);
     this.#taken += this.used;
-    if (this.bytes.length < CHUNK_SIZE) this.bytes = Buffer.allocUnsafeSlow(CHUNK_SIZE);
+    if (this.bytes.length < CHUNK_SIZE) this.bytes = spare.pop() ?? Buffer.allocUnsafeSlow(CHUNK_SIZE);
     this.used = 0;
     return taken;
+  }
+
+  /** Nobody looks at it any more. */
+  leave(): void {
+    if (this.bytes.length === CHUNK_SIZE && spare.length < MAX_SPARE) spare.push(this.bytes);
   }
 }
 

@@ -8,6 +8,7 @@ import { encodeBase32 } from "../nar/base32.ts";
 import type { NarVisitor } from "../nar/reader.ts";
 import type { PathInfo } from "../nix/store.ts";
 import { compressFrame, compressNow } from "../zstd.ts";
+import { giveBack } from "../zstd-frames.ts";
 import type { NarListing } from "./listing.ts";
 
 /** Bytes of a NAR that one frame holds: twice the window of level 3, so cutting costs half a per cent. */
@@ -56,6 +57,7 @@ export class Compressor {
     if (bytes.length <= SMALL_BYTES) return compressNow(bytes, this.#level);
     const compressed = await this.#slots.run(() => compressFrame(bytes, this.#level));
     if (bytes.length === FRAME_BYTES) this.#buffers.push(bytes);
+    else giveBack(bytes);
     return compressed;
   }
 }
