@@ -1,6 +1,14 @@
 import { Database } from "bun:sqlite";
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { existsSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { IndexDamaged, IndexDatabase } from "../../../src/cache/database.ts";
@@ -138,6 +146,29 @@ test("a file that is no database, or a damaged or older one, is thrown away", as
     expect(database.view.count()).toBe(0);
     await database.update(async () => {}, noWait);
   }
+});
+
+test("a file of an older version is emptied, and what it took is given back", async () => {
+  const path = join(folder, "index.sqlite");
+  {
+    using older = new Database(path, { create: true });
+    older.run("PRAGMA journal_mode = WAL");
+    older.run("CREATE TABLE entry (id INTEGER PRIMARY KEY, hash TEXT, narinfo TEXT)");
+    older.run("CREATE TABLE layer (id INTEGER PRIMARY KEY, digest TEXT)");
+    const insert = older.query("INSERT INTO entry (hash, narinfo) VALUES (?, ?)");
+    older.transaction(() => {
+      for (let i = 0; i < 2000; i++) insert.run(storeHash(`p-${i}`), "x".repeat(900));
+    })();
+    older.run("PRAGMA user_version = 6");
+  }
+  const before = statSync(path).size;
+  {
+    using database = IndexDatabase.open(path);
+    expect([database.view.count(), database.view.layers().length]).toEqual([0, 0]);
+    await addLayer(database, "one", [testEntry("a").line]);
+    expect(database.view.narinfo(storeHash("a"))).toBeDefined();
+  }
+  expect(statSync(path).size).toBeLessThan(before / 4);
 });
 
 /** How often this process has read from a file so far. */
