@@ -3,6 +3,7 @@
  * docker-registry. Others are where they belong: `grep -rn 'defect [0-9]' tests` lists all.
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
+import { EMPTY_CONFIG, IMAGE_CONFIG } from "../../src/oci/manifest.ts";
 import { endGenerations, sweep } from "../../src/protocol/end.ts";
 import { Compressor } from "../../src/publish/nar-file.ts";
 import { publish as publishClosure } from "../../src/publish/publish.ts";
@@ -113,7 +114,8 @@ describeWith(["nix", "registry"], "what others get wrong", () => {
     proxy.plan = ({ method, path }) => {
       // The first NARs that are uploaded, every time.
       if (method !== "PUT" || !path.includes("/uploads/")) return undefined;
-      if (/44136fa355b3678a/.test(path)) return undefined;
+      // Not what every manifest names, nor what the probe of the registry does.
+      if ([EMPTY_CONFIG, IMAGE_CONFIG].some(({ digest }) => path.endsWith(digest))) return undefined;
       if (refused === "") refused = path;
       return path === refused ? { kind: "answer", name: "internal-error" } : undefined;
     };
