@@ -135,21 +135,6 @@ export function streamBlob(blob: BlobSource): ReadableStream<Uint8Array> {
     : new Blob([blob.content as Uint8Array<ArrayBuffer>]).stream();
 }
 
-/** Bytes that `readBlob` reads at once. */
-const CHUNK_BYTES = 4 * 1024 * 1024;
-
-/** The blob's bytes in large chunks, which are the receiver's. */
-export async function* readBlob({ content, size }: BlobSource): AsyncGenerator<Uint8Array> {
-  if (!("file" in content)) {
-    yield content;
-    return;
-  }
-  for (let from = 0; from < size; from += CHUNK_BYTES)
-    yield await Bun.file(content.file)
-      .slice(from, from + CHUNK_BYTES)
-      .bytes();
-}
-
 /** Bytes that `readBlobNow` reads at once. */
 const READ_BYTES = 1024 * 1024;
 

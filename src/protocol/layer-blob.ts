@@ -3,7 +3,7 @@ import { type EntryLine, MAX_LINE_BYTES } from "../cache/entry.ts";
 import { formatLayer, type LayerHeader, LayerParser, LineSplitter } from "../cache/index-layer.ts";
 import type { BlobReference } from "../cache/manifests.ts";
 import { messageOf, NixcacheError } from "../errors.ts";
-import { readBlob, type Spool } from "../oci/spool.ts";
+import { type Spool, streamBlob } from "../oci/spool.ts";
 import type { BlobSource, CallOptions, Store } from "../oci/store.ts";
 import { compressFrame } from "../zstd.ts";
 import { unpackFrames } from "../zstd-frames.ts";
@@ -71,7 +71,7 @@ export async function readLayer(
   const name = layerName(blob, where);
   const splitter = new LineSplitter(name);
   const parser = new LayerParser(name);
-  for await (const chunk of unpackLayer(readBlob(blob), blob, where)) {
+  for await (const chunk of unpackLayer(streamBlob(blob), blob.size, name)) {
     for (const text of splitter.push(chunk)) {
       const line = parser.push(text);
       if (line !== undefined) entry(line);
@@ -88,45 +88,27 @@ export function layerName(blob: BlobReference, where: string): string {
 
 /**
  * The text of a layer, in chunks.
- * @param compressed its blob's bytes, in chunks that do not change afterwards
+ * @param compressed its blob, `size` bytes, in chunks that do not change afterwards
+ * @param name for messages
  * @throws `corrupt` when it is no zstd, or unpacks to more than any layer does; what `compressed` throws
  */
 export async function* unpackLayer(
   compressed: AsyncIterable<Uint8Array>,
-  blob: BlobReference,
-  where: string,
+  size: number,
+  name: string,
 ): AsyncGenerator<Uint8Array> {
-  const bound = blob.size * MAX_RATIO + MAX_LINE_BYTES;
-  const chunks = unpackFrames(compressed);
+  const bound = size * MAX_RATIO + MAX_LINE_BYTES;
+  let total = 0;
   try {
-    for (let total = 0; ; ) {
-      const { done, value } = await unpackNext(chunks, blob, where);
-      if (done) return;
-      total += value.length;
+    for await (const chunk of unpackFrames(compressed)) {
+      total += chunk.length;
       if (total > bound) {
-        throw new NixcacheError(
-          "corrupt",
-          `${layerName(blob, where)}: unpacks to over ${MAX_RATIO} times its ${blob.size} bytes`,
-        );
+        throw new NixcacheError("corrupt", `${name}: unpacks to over ${MAX_RATIO} times its ${size} bytes`);
       }
-      yield value;
+      yield chunk;
     }
-  } finally {
-    await chunks.return(undefined);
-  }
-}
-
-async function unpackNext(
-  chunks: AsyncGenerator<Uint8Array>,
-  blob: BlobReference,
-  where: string,
-): Promise<IteratorResult<Uint8Array>> {
-  try {
-    return await chunks.next();
   } catch (error) {
     if (error instanceof NixcacheError) throw error;
-    throw new NixcacheError("corrupt", `${layerName(blob, where)}: not valid zstd: ${messageOf(error)}`, {
-      cause: error,
-    });
+    throw new NixcacheError("corrupt", `${name}: not valid zstd: ${messageOf(error)}`, { cause: error });
   }
 }

@@ -26,35 +26,48 @@ export async function loadLayer(
   for (let fetches = 1; ; fetches++) {
     const stream = await store.readBlob(layer.digest, { signal });
     if (stream === undefined) return undefined;
-    const arriving = new Arriving(stream, layer);
     const id = change.addLayer(layer.digest, layer.size);
+    let header: LayerHeader | undefined;
     try {
-      const text = unpackLayer(arriving.chunks(), layer, store.name);
-      const header = await change.addText(id, text, layerName(layer, store.name));
-      if (await arriving.isWhole()) return { id, header };
-    } catch (error) {
-      // Bytes that are not the layer's may seem to be anything.
-      if (await arriving.isWhole()) {
-        change.dropLayer(id);
-        throw error;
-      }
+      header = await readInto(change, id, new Arriving(stream, layer), layerName(layer, store.name));
+    } finally {
+      // Whatever went wrong, also in the stream itself.
+      if (header === undefined) change.dropLayer(id);
     }
-    change.dropLayer(id);
+    if (header !== undefined) return { id, header };
     if (fetches === FETCHES) throw damagedBlob(layer, "index layer", store);
   }
+}
+
+/** Undefined when what arrived is not the layer. */
+async function readInto(
+  change: IndexUpdate,
+  id: number,
+  arriving: Arriving,
+  name: string,
+): Promise<LayerHeader | undefined> {
+  let header: LayerHeader;
+  try {
+    header = await change.addText(id, unpackLayer(arriving.chunks(), arriving.layer.size, name), name);
+  } catch (error) {
+    // Bytes that are not the layer's may seem to be anything.
+    if (await arriving.isWhole()) throw error;
+    return undefined;
+  }
+  return (await arriving.isWhole()) ? header : undefined;
 }
 
 /** A blob on its way. */
 class Arriving {
   readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
-  readonly #layer: BlobReference;
+  readonly layer: BlobReference;
   readonly #hasher = new Bun.CryptoHasher("sha256");
   #size = 0;
   #isOver = false;
 
   constructor(stream: ReadableStream<Uint8Array>, layer: BlobReference) {
     this.#reader = stream.getReader() as ReadableStreamDefaultReader<Uint8Array>;
-    this.#layer = layer;
+    this.layer = layer;
   }
 
   /** Its bytes, up to the expected size and a chunk. @throws what the store throws */
@@ -66,7 +79,7 @@ class Arriving {
   async isWhole(): Promise<boolean> {
     while ((await this.#next()) !== undefined);
     return (
-      this.#size === this.#layer.size && `sha256:${this.#hasher.copy().digest("hex")}` === this.#layer.digest
+      this.#size === this.layer.size && `sha256:${this.#hasher.copy().digest("hex")}` === this.layer.digest
     );
   }
 
@@ -79,7 +92,7 @@ class Arriving {
     }
     this.#hasher.update(value);
     this.#size += value.length;
-    if (this.#size > this.#layer.size) {
+    if (this.#size > this.layer.size) {
       this.#isOver = true;
       await this.#reader.cancel().catch(() => {});
     }

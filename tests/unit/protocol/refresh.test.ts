@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { IndexDamaged } from "../../../src/cache/database.ts";
 import { deadTag, ROOT_TAG, segmentTag } from "../../../src/cache/tags.ts";
+import { NixcacheError } from "../../../src/errors.ts";
 import { decodeManifest } from "../../../src/oci/manifest.ts";
 import { fold } from "../../../src/protocol/fold.ts";
 import { refresh } from "../../../src/protocol/refresh.ts";
@@ -63,6 +64,40 @@ describe("refresh", () => {
     expect(store.calls.filter((call) => call.startsWith("readBlob"))).toHaveLength(1);
     expect(viewOf(reader, NAMES)).toEqual(["a"]);
     expect(reader.database.view.count()).toBe(201);
+  });
+
+  test.each([
+    ["at once", 0],
+    ["in the middle", 0.5],
+    ["behind its last byte", 1],
+  ])("of a root layer whose bytes turn out to be others %s nothing stays in the view", async (_, share) => {
+    const store = new MemoryStore();
+    using publisher = party(store);
+    using reader = party(store);
+    await commitNames(publisher, ["a", "b"]);
+    await fold(publisher);
+    const root = store.manifests.get(store.tags.get(ROOT_TAG) as never);
+    const [layer] = decodeManifest(root?.bytes as Uint8Array, "root").layers;
+    const { readBlob } = MemoryStore.prototype;
+    store.readBlob = async (digest, options) => {
+      const stream = await readBlob.call(store, digest, options);
+      if (digest !== layer?.digest || stream === undefined) return stream;
+      const bytes = await new Response(stream).bytes();
+      const error = new NixcacheError("corrupt", "got more than the expected bytes");
+      return new ReadableStream<Uint8Array>({
+        pull(controller) {
+          const some = bytes.slice(0, bytes.length * share);
+          if (some.length > 0) controller.enqueue(some);
+          controller.error(error);
+        },
+      });
+    };
+    await refresh(reader);
+    // Read from the segment, and from nothing else.
+    expect(viewOf(reader, NAMES)).toEqual(["a", "b"]);
+    expect(reader.database.view.layers()).toHaveLength(1);
+    expect(reader.database.view.layers().map(({ digest }) => digest)).not.toContain(layer?.digest as never);
+    expect(reader.warnings.join()).toContain("reading the segments instead");
   });
 
   test("R7: a segment missing from a stale list stays while its exact tag is there", async () => {
