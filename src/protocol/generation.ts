@@ -21,11 +21,11 @@ import { randomId } from "../host.ts";
 import type { Digest } from "../oci/digest.ts";
 import { MEDIA_TYPE_MANIFEST } from "../oci/manifest.ts";
 import { discardBlob } from "../oci/spool.ts";
-import type { BlobSource, CallOptions, Store } from "../oci/store.ts";
 import type { ProtocolContext } from "./context.ts";
 import { writeEmptyConfig } from "./empty-config.ts";
 import { makeLayer } from "./layer-blob.ts";
 import { isStrict } from "./strictness.ts";
+import { writeIfAbsent } from "./write-if-absent.ts";
 
 /** Registries collect blobs that no manifest names, zot after an hour: hold them long before. */
 const HOLD_EVERY_MS = 15 * 60_000;
@@ -239,10 +239,6 @@ export class GenerationWriter {
     );
     return blobs.filter((_, i) => sizes[i] === undefined).map(({ digest }) => digest);
   }
-}
-
-async function writeIfAbsent(store: Store, blob: BlobSource, options: CallOptions): Promise<void> {
-  if ((await store.statBlob(blob.digest, options)) === undefined) await store.writeBlob(blob, options);
 }
 
 /** Names tell generations apart by the second. A clock that is further ahead than clocks may be is not followed. */

@@ -13,6 +13,7 @@ import {
 } from "../oci/manifest.ts";
 import type { ProtocolContext } from "./context.ts";
 import { updateIndex } from "./update-index.ts";
+import { writeIfAbsent } from "./write-if-absent.ts";
 
 export async function isStrict(context: ProtocolContext): Promise<boolean> {
   const { store, database } = context;
@@ -27,8 +28,7 @@ export async function isStrict(context: ProtocolContext): Promise<boolean> {
 async function probe({ store, host, signal }: ProtocolContext): Promise<boolean> {
   // Of the plainest kind: registries that refuse custom artifact types must take this one.
   const config = { digest: IMAGE_CONFIG.digest, size: IMAGE_CONFIG.size, content: IMAGE_CONFIG_BYTES };
-  if ((await store.statBlob(config.digest, { signal })) === undefined)
-    await store.writeBlob(config, { signal });
+  await writeIfAbsent(store, config, { signal });
   const nowhere = digestOf(`nixcache probe ${randomId(host)}`);
   const bytes = encodeManifest({
     schemaVersion: 2,

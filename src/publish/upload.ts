@@ -7,6 +7,7 @@ import type { PathInfo } from "../nix/store.ts";
 import { discardBlob, type Spool } from "../oci/spool.ts";
 import type { BlobSource, Store } from "../oci/store.ts";
 import type { GenerationWriter } from "../protocol/generation.ts";
+import { writeIfAbsent } from "../protocol/write-if-absent.ts";
 import {
   type BesidePieces,
   besideParts,
@@ -216,9 +217,7 @@ async function* compressedFrames(
 async function storeBlob(blob: BlobSource, context: UploadContext): Promise<void> {
   const { store, generation, signal, progress } = context;
   try {
-    const there = (await store.statBlob(blob.digest, { signal })) !== undefined;
-    if (!there) await store.writeBlob(blob, { signal });
-    progress.stored(blob, !there);
+    progress.stored(blob, await writeIfAbsent(store, blob, { signal }));
   } finally {
     discardBlob(blob);
   }

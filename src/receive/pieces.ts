@@ -11,6 +11,7 @@ import { discardBlob } from "../oci/spool.ts";
 import type { BlobSource } from "../oci/store.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
 import type { GenerationWriter } from "../protocol/generation.ts";
+import { writeIfAbsent } from "../protocol/write-if-absent.ts";
 
 /** Files up to this many bytes go into packs, and a pack has at most so many; as publish does. */
 const SMALL_BYTES = 1024 * 1024;
@@ -136,6 +137,6 @@ async function storeOnce(
   { store, signal }: PieceContext,
   generation: GenerationWriter,
 ): Promise<void> {
-  if ((await store.statBlob(blob.digest, { signal })) === undefined) await store.writeBlob(blob, { signal });
+  await writeIfAbsent(store, blob, { signal });
   await generation.uploaded({ digest: blob.digest, size: blob.size });
 }
