@@ -11,7 +11,7 @@ import { STORE_DIR, STORE_HASH_LENGTH } from "../nar/store-path.ts";
 import type { IndexDatabase } from "./database.ts";
 import type { Generation } from "./index-layer.ts";
 import type { LayerFile } from "./layer-file.ts";
-import { mergeLayers, shownFirst } from "./layer-merge.ts";
+import { lineShown, mergeLayers } from "./layer-merge.ts";
 import type { PublishRecord } from "./record.ts";
 import type { GenerationName } from "./tags.ts";
 
@@ -92,9 +92,9 @@ export class Catalog implements Disposable {
   #keys: readonly string[] | undefined;
 
   constructor(index: CatalogIndex) {
-    this.#files = index.view.files.map((file) => file.retain());
-    this.#v1Keys = index.view.state().v1?.keys ?? [];
     this.#db = new Database(index.path, { readonly: true });
+    this.#v1Keys = index.view.state().v1?.keys ?? [];
+    this.#files = index.view.files.map((file) => file.retain());
     this.#db.run("PRAGMA temp_store = FILE");
     this.#db.run(
       `CREATE TEMP TABLE path (
@@ -129,8 +129,7 @@ export class Catalog implements Disposable {
     try {
       let inSlice = 0;
       for (const places of mergeLayers(this.#files)) {
-        const line = shownFirst(places.map(({ file, rank }) => file.lineAt(rank)));
-        if (line === undefined) continue;
+        const line = lineShown(places);
         const { name, narSize, fileSize } = readSizes(line.narinfo);
         insert.run(line.storeHash, name, narSize, fileSize, line.added);
         totals.paths++;

@@ -72,6 +72,11 @@ export function filesOf(rest: string, where: string): EntryFiles {
   return decodeFiles(parseJsonObject(rest, where), where);
 }
 
+/** Looked for in the text: most lines have none, and need not be parsed again. */
+export function mayHaveAttached({ rest }: Pick<EntryLine, "rest">): boolean {
+  return rest.includes('"attached":');
+}
+
 /** The parts of an entry's NAR, its listing and its attached files. */
 export function allParts(files: EntryFiles): Part[] {
   return [...files.parts, ...filesBeside(files).values()];

@@ -10,7 +10,7 @@ import type { Attachment } from "./attachment.ts";
 import { type EntryLine, filesOf } from "./entry.ts";
 import type { Generation } from "./index-layer.ts";
 import type { LayerFile } from "./layer-file.ts";
-import { compareShown, mergeLayers, type Place, shownFirst } from "./layer-merge.ts";
+import { compareShown, lineShown, mergeLayers, type Place, shownFirst } from "./layer-merge.ts";
 import { firstRank, hashKey } from "./layer-table.ts";
 import type { BlobReference } from "./manifests.ts";
 import type { Part } from "./part.ts";
@@ -277,7 +277,7 @@ export class IndexReader implements Disposable {
       this.#layers.filter(({ id }) => ids.includes(id)).map(({ file }) => file);
     const lower = files(below);
     for (const places of mergeLayers(files(layers))) {
-      const line = shownFirst(places.map(({ file, rank }) => file.lineAt(rank))) as EntryLine;
+      const line = lineShown(places);
       const isBelow = lower.some((file) => {
         const rank = file.rankOf(line.storeHash);
         return rank !== undefined && compareShown(file.lineAt(rank), line) >= 0;

@@ -13,7 +13,7 @@ import { NixcacheError } from "../errors.ts";
 import { STORE_HASH_LENGTH } from "../nar/store-path.ts";
 import type { Digest } from "../oci/digest.ts";
 import { type EntryLine, MAX_LINE_BYTES, parseLine } from "./entry.ts";
-import { LINE_START } from "./layer-scan.ts";
+import { HASH_END, hashInLine, LINE_START } from "./layer-scan.ts";
 import {
   decodeTable,
   FOOTER_BYTES,
@@ -26,8 +26,6 @@ import {
 } from "./layer-table.ts";
 import { parseUsualLine } from "./usual-line.ts";
 
-/** The first characters of a line say what hash it is for. */
-const HASH_END = LINE_START.length + STORE_HASH_LENGTH;
 const NARINFO_START = '{"narinfo":"'.length;
 const [QUOTE, BACKSLASH, LETTER_N, NEWLINE] = [0x22, 0x5c, 0x6e, 0x0a];
 
@@ -199,18 +197,14 @@ export class LayerFile {
 
   /** The store hash of the line at a rank. @throws `corrupt` */
   hashAt(rank: number): string {
-    const length = this.#read(rank, HASH_END);
-    if (length >= HASH_END && line.toString("latin1", 0, LINE_START.length) === LINE_START) {
-      const hash = line.toString("latin1", LINE_START.length, HASH_END);
-      if (hashKey(hash) === this.table.keys[rank]) return hash;
-    }
-    return this.lineAt(rank).storeHash;
+    const hash = hashInLine(line.toString("latin1", 0, this.#read(rank, HASH_END)));
+    return hash !== undefined && this.#isOf(rank, hash) ? hash : this.lineAt(rank).storeHash;
   }
 
   /** A line that has these bytes; undefined where there is none. Looks through the whole text. @throws `corrupt` */
   find(text: string): EntryLine | undefined {
+    this.#checkOpen();
     const wanted = Buffer.from(text);
-    if (this.#users === 0) throw new NixcacheError("internal", `${this.#path} has been closed`);
     const buffer = Buffer.alloc(SCAN_BYTES + wanted.length);
     for (let offset = 0; offset < this.#textBytes; offset += SCAN_BYTES) {
       const bytes = readSync(this.#fd, buffer, 0, Math.min(buffer.length, this.#textBytes - offset), offset);
@@ -231,7 +225,7 @@ export class LayerFile {
   /** Reads the line at a rank, or its first bytes, into the buffer. @returns how many */
   #read(rank: number, most = MAX_LINE_BYTES): number {
     const { offsets, lengths } = this.table;
-    if (this.#users === 0) throw new NixcacheError("internal", `${this.#path} has been closed`);
+    this.#checkOpen();
     const length = Math.min(lengths[rank] as number, most);
     if (length > line.length) line = Buffer.alloc(length * 2);
     const read = readSync(this.#fd, line, 0, length, offsets[rank] as number);
@@ -241,15 +235,25 @@ export class LayerFile {
 
   #parsed(length: number, rank: number): EntryLine {
     const text = line.toString("utf8", 0, length);
-    const isIntact = (hash: string) => hashKey(hash) === this.table.keys[rank];
     try {
       const parsed = parseUsualLine(text) ?? parseLine(text, `${this.#path}, line ${rank}`);
-      if (isIntact(parsed.storeHash)) return parsed;
+      if (this.#isOf(rank, parsed.storeHash)) return parsed;
     } catch (error) {
       // A line of the usual shape was not checked when it was written.
-      if (text.startsWith(LINE_START) && isIntact(text.slice(LINE_START.length, HASH_END))) throw error;
+      const hash = hashInLine(text);
+      if (hash !== undefined && this.#isOf(rank, hash)) throw error;
     }
     throw this.#damaged(rank);
+  }
+
+  /** Whether the line at a rank was one for this store hash when it was written. */
+  #isOf(rank: number, hash: string): boolean {
+    return hashKey(hash) === this.table.keys[rank];
+  }
+
+  /** The number of a file that was closed may be another's by now. */
+  #checkOpen(): void {
+    if (this.#users === 0) throw new NixcacheError("internal", `${this.#path} has been closed`);
   }
 
   #damaged(rank: number): NixcacheError {

@@ -41,6 +41,11 @@ export function* mergeLayers(files: readonly LayerFile[], from?: string): Genera
   }
 }
 
+/** The line that is shown of those at these places, of which there is one at least. @throws `corrupt` */
+export function lineShown(places: readonly Place[]): EntryLine {
+  return shownFirst(places.map(({ file, rank }) => file.lineAt(rank))) as EntryLine;
+}
+
 /** The line that is shown of several for one path: the one made last; a total order on content. */
 export function shownFirst(lines: readonly EntryLine[]): EntryLine | undefined {
   return lines.reduce<EntryLine | undefined>(

@@ -7,12 +7,22 @@ import { isUtf8 } from "node:buffer";
 import { NixcacheError } from "../errors.ts";
 import { BASE32_ALPHABET } from "../nar/base32.ts";
 import { STORE_HASH_LENGTH } from "../nar/store-path.ts";
-import { type EntryLine, MAX_LINE_BYTES } from "./entry.ts";
+import { type EntryLine, MAX_LINE_BYTES, mayHaveAttached } from "./entry.ts";
 import { type LayerHeader, LayerParser } from "./index-layer.ts";
 import { fileKey, hashKey, hashKeyOf, KEY_START, nextKey, type TableBuilder } from "./layer-table.ts";
 
 /** How nearly every line begins. */
 export const LINE_START = '{"narinfo":"StorePath: /nix/store/';
+
+/** Where its store hash ends. */
+export const HASH_END = LINE_START.length + STORE_HASH_LENGTH;
+
+/** The store hash of a line, by how it begins; undefined where it begins otherwise. */
+export function hashInLine(text: string): string | undefined {
+  return text.startsWith(LINE_START) && text.length >= HASH_END
+    ? text.slice(LINE_START.length, HASH_END)
+    : undefined;
+}
 
 const [NEWLINE, QUOTE, COMMA, ZERO, NINE, BACKSLASH] = [0x0a, 0x22, 0x2c, 0x30, 0x39, 0x5c];
 const DIGEST_LENGTH = 64;
@@ -112,7 +122,7 @@ export class LayerScanner {
     const line = this.#parser.push(text);
     if (line === undefined) return;
     this.#table.add(hashKey(line.storeHash), offset, bytes, fileKey(line.file));
-    if (line.rest.includes('"attached":')) this.#attached(line);
+    if (mayHaveAttached(line)) this.#attached(line);
   }
 
   /** Takes the line down; false when it has another shape, such as one with attached files. */

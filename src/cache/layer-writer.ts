@@ -1,12 +1,11 @@
 /** Writes an index layer's file (`layer-file.ts`): from the layer's text, or entry by entry. */
 import { closeSync, openSync, readSync, renameSync, rmSync, write, writeSync } from "node:fs";
-import { STORE_HASH_LENGTH } from "../nar/store-path.ts";
 import type { Digest } from "../oci/digest.ts";
 import { giveBack } from "../zstd-frames.ts";
-import { type EntryLine, formatLine, parseLine } from "./entry.ts";
+import { type EntryLine, formatLine, mayHaveAttached, parseLine } from "./entry.ts";
 import type { LayerHeader } from "./index-layer.ts";
 import { LayerFile } from "./layer-file.ts";
-import { LayerScanner, LINE_START } from "./layer-scan.ts";
+import { HASH_END, hashInLine, LayerScanner } from "./layer-scan.ts";
 import { encodeTable, fileKey, hashKey, TableBuilder } from "./layer-table.ts";
 
 /** Text of entries that is written at once, in UTF-16 units. */
@@ -64,7 +63,7 @@ export class LayerWriter {
     const text = formatLine(line);
     const bytes = Buffer.byteLength(text);
     this.#table.add(hashKey(line.storeHash), this.#bytes, bytes, fileKey(line.file));
-    if (line.rest.includes('"attached":')) this.#options.attached(line);
+    if (mayHaveAttached(line)) this.#options.attached(line);
     this.#text += `${text}\n`;
     this.#bytes += bytes + 1;
     if (this.#text.length >= BUFFERED) this.#flush();
@@ -104,11 +103,9 @@ export class LayerWriter {
 
   /** The store hash of the line at an offset. */
   #hashAt(offset: number): string {
-    const start = Buffer.alloc(LINE_START.length + STORE_HASH_LENGTH);
+    const start = Buffer.alloc(HASH_END);
     readSync(this.#fd, start, 0, start.length, offset);
-    const text = start.toString("latin1");
-    if (text.startsWith(LINE_START)) return text.slice(LINE_START.length);
-    return parseLine(this.#lineAt(offset), this.#temporary).storeHash;
+    return hashInLine(start.toString("latin1")) ?? parseLine(this.#lineAt(offset), this.#temporary).storeHash;
   }
 
   #lineAt(offset: number): string {

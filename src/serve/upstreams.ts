@@ -139,7 +139,7 @@ export function createUpstreams(
       const known = kept.get(storeHash);
       if (known !== undefined) return known === "absent" ? undefined : known.text;
       // Nobody to ask, and nobody to wait for.
-      if (peers.filter((peer) => peer.isReached()).length === 0) return undefined;
+      if (!peers.some((peer) => peer.isReached())) return undefined;
       const hops = hopsOf(headers.get("via"));
       if (!mayPassOn(hops, ownId)) return undefined;
       const key = [storeHash, ...hops].join(" ");
