@@ -205,6 +205,15 @@ describe("an upstream that fails", () => {
     expect(upstreams.status()[0]).toMatchObject({ state: "down", failures: 1, lastError: "it failed" });
   });
 
+  test("that is left alone costs no question: the answer is there at once, also when all are", async () => {
+    const down = double("down", { narinfo: fails({ timedOut: true }) });
+    const { upstreams } = await open([down, double("down-too", { narinfo: fails({ timedOut: true }) })]);
+    expect(await upstreams.narinfo(HASH, WAY)).toBeUndefined();
+    // Not even a promise: each would be counted as a question to the network.
+    for (let i = 0; i < 3; i++) expect(upstreams.narinfo(storeHash(`absent ${i}`), WAY)).toBeUndefined();
+    expect(down.narinfos).toEqual([HASH]);
+  });
+
   test("is asked again for the same once, and left alone when three in a row have failed", async () => {
     const bad = storeHash("bad");
     const sick = double("sick", {
