@@ -6,15 +6,9 @@
  * which keep the uploaded blobs for the next run until gc removes them.
  */
 import type { EntryLine } from "../cache/entry.ts";
-import {
-  type BlobReference,
-  holdManifest,
-  MAX_BLOBS,
-  type ManifestNotes,
-  segmentManifest,
-} from "../cache/manifests.ts";
+import { type BlobReference, MAX_BLOBS, type ManifestNotes, segmentManifest } from "../cache/manifests.ts";
 import type { PublishRecord } from "../cache/record.ts";
-import { type GenerationName, generationName, generationTime, holdTag, segmentTag } from "../cache/tags.ts";
+import { type GenerationName, segmentTag } from "../cache/tags.ts";
 import { bothConcurrently, mapConcurrently } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
 import { randomId } from "../host.ts";
@@ -23,18 +17,10 @@ import { MEDIA_TYPE_MANIFEST } from "../oci/manifest.ts";
 import { discardBlob } from "../oci/spool.ts";
 import type { ProtocolContext } from "./context.ts";
 import { writeEmptyConfig } from "./empty-config.ts";
+import { type GenerationLinks, Holds } from "./holds.ts";
 import { makeLayer } from "./layer-blob.ts";
 import { isStrict } from "./strictness.ts";
 import { writeIfAbsent } from "./write-if-absent.ts";
-
-/** Registries collect blobs that no manifest names, zot after an hour: hold them long before. */
-const HOLD_EVERY_MS = 15 * 60_000;
-
-/** gc removes a hold without a segment after 7 days; far from that, its blobs are held again under a new name. */
-const HOLD_FOR_MS = 24 * 3_600_000;
-
-/** By how much the clocks of two machines may differ (STORAGE-PROTOCOL). */
-const CLOCKS_APART_MS = 3_600_000;
 
 /** Holds that vanish, over and over, are somebody's deletion policy. */
 const ATTEMPTS = 5;
@@ -50,68 +36,35 @@ export type CommitResult = { readonly committed: GenerationName } | { readonly m
 
 export class GenerationWriter {
   readonly #context: ProtocolContext;
-  readonly #links: Pick<ManifestNotes, "source" | "revision" | "holdsFor">;
-  readonly #after: GenerationName | undefined;
-  /** Set by the first hold: all tags of a generation share it. */
-  #name: GenerationName | undefined;
-  #namedAt = 0;
-  #holds: string[] = [];
-  readonly #held = new Map<Digest, BlobReference>();
-  readonly #pending = new Map<Digest, BlobReference>();
-  #pendingSince = 0;
-  #holding: Promise<unknown> = Promise.resolve();
+  readonly #links: GenerationLinks;
+  readonly #holds: Holds;
 
   /**
    * @param links `holdsFor` is for holds alone: whoever commits has a name for them
    * @param after the generation that it succeeds: its name is later than that one's, also within one second
    */
-  constructor(
-    context: ProtocolContext,
-    links: Pick<ManifestNotes, "source" | "revision" | "holdsFor">,
-    after?: GenerationName,
-  ) {
+  constructor(context: ProtocolContext, links: GenerationLinks, after?: GenerationName) {
     this.#context = context;
     this.#links = links;
-    this.#after = after;
+    this.#holds = new Holds(context, links, after);
   }
 
-  /** Says that a blob is in the store. Holds it, with others, when enough have come or time has passed. */
-  async uploaded(blob: BlobReference): Promise<void> {
-    if (this.#held.has(blob.digest) || this.#pending.has(blob.digest)) return;
-    const now = this.#context.host.now();
-    if (this.#pending.size === 0) this.#pendingSince = now;
-    this.#pending.set(blob.digest, blob);
-    if (this.#pending.size < MAX_BLOBS && now - this.#pendingSince < HOLD_EVERY_MS) return;
-    const batch = [...this.#pending.values()];
-    this.#pending.clear();
-    // One hold after the other, for their numbers. What is missing shows at the commit.
-    this.#holding = this.#holding.then(() => this.#hold(batch));
-    await this.#holding;
+  /**
+   * Says that a blob is in the store. Holds it, with others, when enough have come or time has passed. A store that
+   * cannot take a hold now is asked again later, at the latest by the commit: the upload itself went well.
+   * @throws when the store refuses holds for good
+   */
+  uploaded(blob: BlobReference): Promise<void> {
+    return this.#holds.add(blob);
   }
 
   /**
    * Holds all that was uploaded and not held yet, whatever its number; and everything anew once the first hold is a
    * day old. Answers whether the store took it; it refuses where blobs are gone.
+   * @throws what the store throws; what it did not take is held by the next call
    */
   holdAll(): Promise<boolean> {
-    const holding = this.#holding.then(() => this.#holdPending());
-    this.#holding = holding;
-    return holding;
-  }
-
-  async #holdPending(): Promise<boolean> {
-    if (this.#nameIsOld()) {
-      for (const [digest, blob] of this.#held) this.#pending.set(digest, blob);
-      this.#startAgain();
-    }
-    const blobs = [...this.#pending.values()];
-    this.#pending.clear();
-    let taken = true;
-    for (let from = 0; from < blobs.length; from += MAX_BLOBS) {
-      const refused = await this.#hold(blobs.slice(from, from + MAX_BLOBS));
-      if (refused !== undefined) taken = false;
-    }
-    return taken;
+    return this.#holds.writeAll();
   }
 
   /**
@@ -125,7 +78,7 @@ export class GenerationWriter {
     blobs: readonly BlobReference[],
   ): Promise<CommitResult> {
     const { store, spool, host, concurrency, signal } = this.#context;
-    await this.#holding;
+    await this.#holds.settled;
     const strict = await isStrict(this.#context);
     const index = await makeLayer(spool, { kind: "segment", record }, lines);
     try {
@@ -137,7 +90,7 @@ export class GenerationWriter {
         );
         const result = await this.#tryCommit({ digest: index.digest, size: index.size }, blobs, strict);
         if (typeof result === "object") return result;
-        if (result === "holds gone") this.#startAgain();
+        if (result === "holds gone") this.#holds.startAgain();
         else await host.sleep(REFUSED_WAIT_MS * (1 + host.random()), signal);
       }
     } finally {
@@ -158,12 +111,12 @@ export class GenerationWriter {
     strict: boolean,
   ): Promise<CommitResult | "holds gone" | "refused"> {
     const { store, concurrency, signal } = this.#context;
-    if (this.#nameIsOld()) this.#startAgain();
+    if (this.#holds.isOld) this.#holds.startAgain();
 
-    let open = blobs.filter(({ digest }) => !this.#held.has(digest));
+    let open = blobs.filter(({ digest }) => !this.#holds.has(digest));
     const toHold = strict ? open.slice(0, Math.max(0, open.length - MAX_BLOBS)) : [index, ...open];
     for (let from = 0; from < toHold.length; from += MAX_BLOBS) {
-      const refused = await this.#hold(toHold.slice(from, from + MAX_BLOBS));
+      const refused = await this.#holds.write(toHold.slice(from, from + MAX_BLOBS));
       if (refused !== undefined) return this.#missing(refused, blobs);
     }
     if (!strict) {
@@ -171,49 +124,16 @@ export class GenerationWriter {
       if (missing.length > 0) return { missing };
     }
     // Once more: writing the holds may have taken long, and gc trusts the time in the name.
-    if (this.#nameIsOld()) return "holds gone";
-    open = open.filter(({ digest }) => !this.#held.has(digest));
-    const name = this.#nameNow();
+    if (this.#holds.isOld) return "holds gone";
+    open = open.filter(({ digest }) => !this.#holds.has(digest));
+    const name = this.#holds.name();
     const manifest = segmentManifest(index, open, this.#notes());
     const written = await store.writeManifest(segmentTag(name), MEDIA_TYPE_MANIFEST, manifest, { signal });
     if (typeof written !== "string") return this.#missing(written.digests, blobs);
-    const holds = await mapConcurrently(this.#holds, concurrency, (tag) =>
+    const holds = await mapConcurrently(this.#holds.tags, concurrency, (tag) =>
       store.statManifest(tag, { signal }),
     );
     return holds.includes(undefined) ? "holds gone" : { committed: name };
-  }
-
-  /** Writes one hold. Answers what the store says is missing, when it refuses. */
-  async #hold(blobs: readonly BlobReference[]): Promise<readonly Digest[] | undefined> {
-    const { store, signal } = this.#context;
-    await writeEmptyConfig(store, { signal });
-    const tag = holdTag(this.#nameNow(), this.#holds.length);
-    const manifest = holdManifest(blobs, this.#notes());
-    const written = await store.writeManifest(tag, MEDIA_TYPE_MANIFEST, manifest, { signal });
-    if (typeof written !== "string") return written.digests;
-    this.#holds.push(tag);
-    for (const blob of blobs) this.#held.set(blob.digest, blob);
-    return undefined;
-  }
-
-  /** Forgets the name: everything is held again under the next one. */
-  #startAgain(): void {
-    this.#name = undefined;
-    this.#holds = [];
-    this.#held.clear();
-  }
-
-  #nameIsOld(): boolean {
-    return this.#name !== undefined && this.#context.host.now() - this.#namedAt >= HOLD_FOR_MS;
-  }
-
-  #nameNow(): GenerationName {
-    if (this.#name === undefined) {
-      this.#namedAt = this.#context.host.now();
-      const time = laterThan(this.#after, this.#namedAt);
-      this.#name = generationName(time, randomId(this.#context.host));
-    }
-    return this.#name;
   }
 
   #notes(): ManifestNotes {
@@ -228,7 +148,7 @@ export class GenerationWriter {
   ): Promise<CommitResult | "refused"> {
     const suspects = blobs.filter(({ digest }) => named.includes(digest));
     const missing = await this.#absent(suspects.length > 0 ? suspects : blobs);
-    for (const digest of missing) this.#held.delete(digest);
+    this.#holds.lost(missing);
     return missing.length > 0 ? { missing } : "refused";
   }
 
@@ -239,10 +159,4 @@ export class GenerationWriter {
     );
     return blobs.filter((_, i) => sizes[i] === undefined).map(({ digest }) => digest);
   }
-}
-
-/** Names tell generations apart by the second. A clock that is further ahead than clocks may be is not followed. */
-function laterThan(after: GenerationName | undefined, now: number): number {
-  const least = after === undefined ? now : generationTime(after) + 1000;
-  return least - now <= CLOCKS_APART_MS ? Math.max(now, least) : now;
 }

@@ -1,5 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { MAX_BLOBS } from "../../../src/cache/manifests.ts";
+import { generationTime } from "../../../src/cache/tags.ts";
+import { NixcacheError } from "../../../src/errors.ts";
 import type { Digest } from "../../../src/oci/digest.ts";
 import { decodeManifest } from "../../../src/oci/manifest.ts";
 import { GenerationWriter } from "../../../src/protocol/generation.ts";
@@ -107,6 +109,114 @@ describe("a generation", () => {
     await store.deleteManifest(store.tags.get(old as string) as Digest);
     store.collect();
     for (const { digest } of blobs) expect(store.blobs.has(digest)).toBe(true);
+  });
+
+  test("what a hold of a day ago held is held anew, by the next hold too", async () => {
+    for (const how of ["holdAll", "uploaded"]) {
+      const store = new MemoryStore();
+      using publisher = party(store);
+      const writer = new GenerationWriter(publisher, {});
+      const [first, second] = [testEntry("first").blob, testEntry("second").blob];
+      for (const blob of [first, second]) await store.writeBlob(blob);
+      await writer.uploaded(first);
+      await writer.holdAll();
+      const old = store.tagsOf("hold-");
+      publisher.host.time += 24 * 3_600_000;
+      await writer.uploaded(second);
+      if (how === "holdAll") expect(await writer.holdAll()).toBe(true);
+      const young = store.tagsOf("hold-").filter((tag) => !old.includes(tag));
+      const held = young.flatMap((tag) => layersOf(store, tag));
+      expect([how, held.sort()]).toEqual([how, [first.digest, second.digest].sort()]);
+    }
+  });
+
+  test("is not committed under a name that became a day old while its holds were written", async () => {
+    for (const strict of [true, false]) {
+      const store = new MemoryStore();
+      if (!strict) store.strictness = "unknown";
+      store.refusesMissing = strict;
+      using publisher = party(store);
+      const entries = names(900).map((name) => testEntry(name));
+      for (const { blob } of entries) store.blobs.set(blob.digest, blob.content);
+      const lines = entries.map(({ line }) => line);
+      await isStrict(publisher);
+      let slow = true;
+      store.before = (call, subject) => {
+        if (call !== "writeManifest" || !subject.startsWith("hold-") || !slow) return;
+        slow = false;
+        publisher.host.time += 24 * 3_600_000;
+      };
+      const writer = new GenerationWriter(publisher, {});
+      const record = testRecord(lines, publisher.host);
+      const result = await writer.commit(
+        record,
+        lines,
+        entries.map(({ blob }) => blob),
+      );
+      const name = "committed" in result ? result.committed : "";
+      expect(publisher.host.now() - generationTime(name)).toBeLessThan(3_600_000);
+      // With its own holds every blob stays: those of the old name may go.
+      for (const tag of store.tagsOf("hold-")) {
+        if (!tag.startsWith(`hold-${name}-`)) await store.deleteManifest(store.tags.get(tag) as Digest);
+      }
+      store.collect();
+      for (const { blob } of entries) expect(store.blobs.has(blob.digest)).toBe(true);
+    }
+  });
+
+  test("holds that fail are written again: neither the upload nor the commit fails for them", async () => {
+    const store = new MemoryStore();
+    using publisher = party(store);
+    let failures = 0;
+    store.before = (call, subject) => {
+      if (call !== "writeManifest" || !subject.startsWith("hold-") || failures >= 3) return;
+      failures++;
+      throw new NixcacheError("unreachable", "the registry is down");
+    };
+    const entries = names(1000).map((name) => testEntry(name));
+    const writer = new GenerationWriter(publisher, {});
+    for (const { blob } of entries) {
+      await store.writeBlob(blob);
+      await writer.uploaded(blob);
+      publisher.host.time += 1000;
+    }
+    expect(failures).toBe(3);
+    // Not at every upload while it fails, and at once when it does not.
+    expect(store.calls.filter((call) => call.startsWith("writeManifest hold-")).length).toBeLessThan(7);
+    const held = new Set(store.tagsOf("hold-").flatMap((tag) => layersOf(store, tag)));
+    expect(held.size).toBe(2 * MAX_BLOBS);
+    const lines = entries.map(({ line }) => line);
+    const blobs = entries.map(({ blob }) => blob);
+    const result = await writer.commit(testRecord(lines, publisher.host), lines, blobs);
+    expect(result).toHaveProperty("committed");
+    store.collect();
+    for (const { digest } of blobs) expect(store.blobs.has(digest)).toBe(true);
+  });
+
+  test("a hold that the registry forbids is told at once", async () => {
+    const store = new MemoryStore();
+    using publisher = party(store);
+    store.before = (call, subject) => {
+      if (call === "writeManifest" && subject.startsWith("hold-"))
+        throw new NixcacheError("denied", "no right to write");
+    };
+    await expect(upload(publisher, names(500))).rejects.toThrow("no right to write");
+  });
+
+  test("a blob that is gone keeps no other one out of its hold", async () => {
+    const store = new MemoryStore();
+    using publisher = party(store);
+    const gone = testEntry("path-7").blob;
+    store.before = (call) => {
+      if (call === "writeManifest") store.blobs.delete(gone.digest);
+    };
+    const { commit, blobs } = await upload(publisher, names(MAX_BLOBS));
+    store.collect();
+    expect(blobs.filter(({ digest }) => !store.blobs.has(digest))).toEqual([gone]);
+    expect(await commit()).toEqual({ missing: [gone.digest] });
+    store.before = () => {};
+    await store.writeBlob(gone);
+    expect(await commit()).toHaveProperty("committed");
   });
 
   test("holds that vanish before the commit are noticed, and written again", async () => {

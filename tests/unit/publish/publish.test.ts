@@ -236,6 +236,37 @@ describe("publish", () => {
     expect(down.tags.size).toBe(0);
   });
 
+  test("a hold that fails on the way costs nothing, and its blobs are held by the next one", async () => {
+    const store = new MemoryStore();
+    using machine = party(store);
+    const { host } = machine;
+    let failures = 0;
+    store.before = (call, subject) => {
+      // Slow enough for a hold after every few blobs.
+      if (call === "writeBlob") host.time += 6 * 60_000;
+      if (call !== "writeManifest" || !subject.startsWith("hold-") || failures > 0) return;
+      failures++;
+      throw new NixcacheError("unreachable", "the registry is down");
+    };
+    const paths = Array.from({ length: 12 }, (_, at) => ({ name: `large-${at}`, size: 1_100_000 }));
+    const { closure, dump } = testClosure(paths);
+    const result = await publish(closure, ORIGIN, contextOf(machine, dump));
+    expect(failures).toBe(1);
+    expect(result).toMatchObject({ paths: { uploaded: 12 }, leftOut: [] });
+    store.collect();
+    for (const { name, size } of paths) expect((await readBack(store, name))?.nar).toEqual(noise(name, size));
+  });
+
+  test("another build of a path is uploaded and shown, whatever the cache has of the one before", async () => {
+    const store = new MemoryStore();
+    const build = (content: string) => [{ name: "a", content }];
+    await publishTo(store, build("one"), { key: undefined });
+    const { result, dumped } = await publishTo(store, build("two"), { key: undefined });
+    expect(dumped).toEqual(["a"]);
+    expect(result.paths).toMatchObject({ restated: 0, uploaded: 1 });
+    expect((await readBack(store, "a"))?.nar).toEqual(noise("two", 500));
+  });
+
   test("a blob that vanished from the cache is dumped and uploaded again", async () => {
     const store = new MemoryStore();
     const paths = [
