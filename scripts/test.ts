@@ -1,23 +1,18 @@
 /**
  * The whole test run: `bun run test [arguments of bun test]`.
  *
- * Installs what is missing, checks format, lint and types, builds the binary, runs the tests and a quick bench, and
- * closes on the line `N passed, N failed`. Green means: each of these went well, at least one test ran, every test file
- * reported, and with CI=true nothing was skipped.
+ * Installs what is missing, checks format, lint and types, builds the binary, runs the tests, some of them again with
+ * a newer Nix, and a quick bench, and closes on the line `N passed, N failed`. Green means: each of these went well, at
+ * least one test ran, every test file reported, and with CI=true nothing was skipped.
  *
  * NIXCACHE_SEED repeats a run's random choices; it is printed at the start.
  */
-import { existsSync } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { build } from "./build.ts";
-import { countTests, reportedFiles, type TestCounts } from "./junit.ts";
+import { addCounts, bunTest, chooseSeed, type TestRun } from "./bun-test.ts";
+import { REPEATED_WITH_NEWER_NIX } from "./nix-test-files.ts";
+import { environmentOf, type NixVersion, newerNix } from "./nix-versions.ts";
 import { ensureParts, PARTS, type PartName } from "./parts.ts";
 import { ROOT, run, runScript } from "./process.ts";
-
-/** Milliseconds a single test may take. A real Nix on a slow machine takes its time; a hang takes for ever. */
-const TEST_TIMEOUT = 120_000;
 
 /** Rows of the bench that take seconds. Their counts are tests; of their ratios only what is far off fails. */
 const QUICK_ROWS = ["narinfo", "nar", "publish-paths", "binary"];
@@ -27,7 +22,7 @@ const isCi = process.env.CI === "true";
 await runScript(async () => {
   const args = process.argv.slice(2);
   const failures: string[] = [];
-  let counts: TestCounts = { passed: 0, failed: 0, skipped: [] };
+  const runs: TestRun[] = [];
 
   const step = async (name: string, body: () => Promise<void>): Promise<boolean> => {
     const start = performance.now();
@@ -50,42 +45,39 @@ await runScript(async () => {
     const names = Object.keys(PARTS) as PartName[];
     await ensureParts(names, { optional: !isCi });
   });
+  let newer: NixVersion | undefined;
+  if (args.length === 0) {
+    const found = await newerNix().catch((error: Error) => error);
+    if (!(found instanceof Error)) newer = found;
+    else if (isCi) failures.push(`a newer Nix: ${found.message}`);
+    else console.error(`No test runs with a newer Nix: ${found.message}`);
+  }
   await step("format and lint", () => bun("x", "biome", "check", "."));
   await step("types", () => bun("x", "tsc", "--noEmit"));
   await step("types of the page", () => bun("x", "tsc", "--noEmit", "--project", "src/serve/page/client"));
   await step("build", async () => void (await build()));
 
-  const seed = process.env.NIXCACHE_SEED || String(1 + Math.floor(Math.random() * 2 ** 31));
-  console.log(`seed: NIXCACHE_SEED=${seed}\n`);
-  const folder = await mkdtemp(join(tmpdir(), "nixcache-report-"));
-  try {
-    const report = join(folder, "junit.xml");
-    const exitCode = await run([process.execPath, ...testCommand(report), ...args], {
+  const seed = chooseSeed();
+  const tests = await bunTest(args, { NIXCACHE_SEED: seed });
+  runs.push(tests);
+  failures.push(...tests.problems);
+  // A file that ends the process early takes the files after it along, and Bun calls that a success.
+  const silent = args.length > 0 ? [] : (await testFiles()).filter((file) => !tests.files.has(file));
+  if (silent.length > 0) failures.push(`bun test: no test reported from ${silent.join(", ")}`);
+  if (newer !== undefined) {
+    console.log(`\nonce more, with Nix ${newer.version}`);
+    const repeated = await bunTest(REPEATED_WITH_NEWER_NIX, {
       NIXCACHE_SEED: seed,
-      // Debian's docker-registry may be where only root looks.
-      PATH: `${process.env.PATH ?? ""}:/usr/local/sbin:/usr/sbin:/sbin`,
+      ...environmentOf(newer),
     });
-    const xml = existsSync(report) ? await Bun.file(report).text() : "";
-    counts = countTests(xml);
-    if (exitCode !== 0 && counts.failed === 0) {
-      failures.push(
-        `bun test: status ${exitCode} without a failed test: a test file could not be loaded, see above`,
-      );
-    }
-    if (counts.passed + counts.failed === 0) failures.push("bun test: no test ran");
-    // A file that ends the process early takes the files after it along, and Bun calls that a success.
-    if (args.length === 0) {
-      const reported = reportedFiles(xml);
-      const silent = (await testFiles()).filter((file) => !reported.has(file));
-      if (silent.length > 0) failures.push(`bun test: no test reported from ${silent.join(", ")}`);
-    }
-  } finally {
-    await rm(folder, { recursive: true, force: true });
+    runs.push(repeated);
+    failures.push(...repeated.problems.map((problem) => `with Nix ${newer.version}: ${problem}`));
   }
 
   // After the tests, so that nothing else wants the processors.
   if (args.length === 0) await step("bench", () => bun("bench/main.ts", "--quick", ...QUICK_ROWS));
 
+  const counts = addCounts(...runs.map((ran) => ran.counts));
   if (counts.skipped.length > 0) {
     console.log(`\nskipped:\n${counts.skipped.map((name) => `  ${name}`).join("\n")}`);
     if (isCi) failures.push(`${counts.skipped.length} tests were skipped, which CI=true forbids`);
@@ -96,13 +88,6 @@ await runScript(async () => {
   console.log(`\n${counts.passed} passed, ${failed} failed`);
   return failed === 0 ? 0 : 1;
 });
-
-function testCommand(report: string): string[] {
-  return [
-    ...["test", `--timeout=${TEST_TIMEOUT}`, "--preload", "./tests/support/seed.ts"],
-    ...["--reporter=junit", `--reporter-outfile=${report}`],
-  ];
-}
 
 async function testFiles(): Promise<string[]> {
   const files = await Array.fromAsync(new Bun.Glob("tests/**/*.test.ts").scan({ cwd: ROOT }));

@@ -46,6 +46,15 @@ export function hasNix(): boolean {
   return Bun.which("nix-store") !== null && Bun.which("nix") !== null;
 }
 
+/** Whether the Nix that the tests use is of this version, such as `2.26`, or newer. */
+export function nixAtLeast(version: string): boolean {
+  nixVersion ??=
+    /\(Nix\) (\d+\.\d+)/.exec(Bun.spawnSync(["nix", "--version"]).stdout.toString())?.[1] ?? "0.0";
+  return Bun.semver.order(`${nixVersion}.0`, `${version}.0`) >= 0;
+}
+
+let nixVersion: string | undefined;
+
 /** Gives `body` a Nix with an empty store, cache and home folder, and removes them afterwards. */
 export async function withNix<T>(body: (nix: TestNix) => Promise<T>): Promise<T> {
   const folder = await realpath(await mkdtemp(join(tmpdir(), "nixcache-test-nix-")));

@@ -1,0 +1,24 @@
+/** Which tests ask for a real Nix, and so are worth running with several versions of it. */
+import { join } from "node:path";
+import { ROOT } from "./process.ts";
+
+/**
+ * Those that the ordinary run repeats with a Nix that is newer than the machine's: all that nixcache reads of Nix and
+ * writes for it, in a few minutes.
+ */
+export const REPEATED_WITH_NEWER_NIX = [
+  "tests/contract/nix/store.nix.test.ts",
+  "tests/contract/nix/valid.nix.test.ts",
+  "tests/contract/nix/gc-roots.nix.test.ts",
+  "tests/e2e/nix-resume.test.ts",
+];
+
+/** The files with tests that are skipped where Nix is missing. */
+export async function filesWithNix(): Promise<string[]> {
+  const files: string[] = [];
+  for await (const file of new Bun.Glob("tests/{contract,e2e}/**/*.test.ts").scan({ cwd: ROOT })) {
+    if (/describeWith\(\[[^\]]*"nix"|\bhasNix\(\)/.test(await Bun.file(join(ROOT, file)).text()))
+      files.push(file);
+  }
+  return files.sort();
+}
