@@ -295,7 +295,11 @@ export function retryPolicy(own: RetryPolicy, env: Environment): RetryPolicy {
 
 /** Where credentials for registries may be. GitHub's tokens are for GitHub's registry alone (rule 7). */
 export function credentialSources(env: Environment): CredentialSources {
+  // Helpers may need tokens of their own clouds, and never what only we use.
+  const { NIX_SIGNING_KEY: _key, NIXCACHE_WRITE_TOKEN: _token, ...helperEnvironment } = env;
   return {
+    helperEnvironment,
+    uid: process.getuid?.(),
     githubToken: env.GITHUB_TOKEN,
     ghToken: env.GH_TOKEN,
     githubActor: env.GITHUB_ACTOR,

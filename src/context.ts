@@ -17,7 +17,7 @@ import {
 } from "./config.ts";
 import type { Host } from "./host.ts";
 import { BlobCache } from "./oci/blob-cache.ts";
-import { findCredentials } from "./oci/credentials.ts";
+import { type Credentials, findCredentials } from "./oci/credentials.ts";
 import { gitHubPackages } from "./oci/github-packages.ts";
 import { systemNetwork } from "./oci/network.ts";
 import { openStore } from "./oci/open.ts";
@@ -108,18 +108,31 @@ export function openSource(reference: CacheReference, context: Context): Store {
   return openStore(reference, registryOptions(reference, "read", PATIENT, context));
 }
 
+/** How to look for credentials for a cache. What is passed over is told once, however often it is looked for. */
+export function credentialsFor(
+  reference: CacheReference,
+  { env, log, signal }: Pick<Context, "env" | "log" | "signal">,
+): () => Promise<Credentials | undefined> {
+  const told = new Set<string>();
+  const warn = (message: string) => {
+    if (!told.has(message)) log.warn(message);
+    told.add(message);
+  };
+  return async () => {
+    if (reference.kind === "layout") return undefined;
+    return findCredentials(reference, { ...credentialSources(env), signal, warn });
+  };
+}
+
 function registryOptions(
   reference: CacheReference,
   access: "read" | "write",
   policy: RetryPolicy,
-  { env, host, signal, log }: Context,
+  context: Context,
 ): RegistryOptions {
+  const { env, host, signal } = context;
   return {
-    credentials: async () => {
-      if (reference.kind === "layout") return undefined;
-      const sources = { ...credentialSources(env), warn: (message: string) => log.warn(message) };
-      return findCredentials(reference.host, sources, reference.repository);
-    },
+    credentials: credentialsFor(reference, context),
     policy: retryPolicy(policy, env),
     host,
     signal,
@@ -180,15 +193,13 @@ export function openCache(
 export function deletingAt(
   reference: CacheReference,
   protocol: ProtocolContext,
-  { env, host, signal, log }: Context,
+  context: Context,
 ): ProtocolContext {
+  const { env, host, signal } = context;
   const target = gitHubPackage(reference, env);
   if (target === undefined || reference.kind === "layout") return protocol;
   const packages = gitHubPackages(target, {
-    credentials: () => {
-      const sources = { ...credentialSources(env), warn: (message: string) => log.warn(message) };
-      return findCredentials(reference.host, sources, reference.repository);
-    },
+    credentials: credentialsFor(reference, context),
     policy: retryPolicy(PATIENT, env),
     network: systemNetwork(host, signal, systemFetch(env)),
     userAgent: USER_AGENT,

@@ -1,21 +1,14 @@
 /** What `use` and `doctor` share: which cache, where it is served, by whom it is signed, and how to find out. */
 import { resolve } from "node:path";
-import {
-  cacheReference,
-  clientUrl,
-  credentialSources,
-  DEFAULT_PORT,
-  retryPolicy,
-  spoolDirectory,
-} from "../config.ts";
-import { type Context, openCache, systemFetch } from "../context.ts";
+import { cacheReference, clientUrl, DEFAULT_PORT, retryPolicy, spoolDirectory } from "../config.ts";
+import { type Context, credentialsFor, openCache, systemFetch } from "../context.ts";
 import { parsePublicKey } from "../nar/signing-key.ts";
 import { runCommand } from "../nix/command.ts";
-import { findCredentials } from "../oci/credentials.ts";
 import { systemNetwork } from "../oci/network.ts";
 import { type CacheReference, formatReference } from "../oci/reference.ts";
 import { BRISK } from "../oci/retry.ts";
 import { askRegistry, type Registry } from "../oci/rights.ts";
+import { once } from "../setup/check.ts";
 import { type Facts, factsOf } from "../setup/facts.ts";
 import type { Fetch } from "../setup/probe.ts";
 import { USER_AGENT } from "../version.ts";
@@ -50,7 +43,7 @@ export function openFacts(
   { limit, boundIndex }: { limit: AbortSignal; boundIndex: boolean },
   context: Context,
 ): OpenFacts {
-  const { env, host, log } = context;
+  const { env, host } = context;
   const signal = AbortSignal.any([context.signal, limit]);
   const bounded = { ...context, signal };
   const open = new DisposableStack();
@@ -72,11 +65,7 @@ export function openFacts(
     serveCommand: `nixcache serve --cache ${name}${place}`,
     useCommand: `nixcache use ${name}${at || place}`,
   });
-  const credentials = async () => {
-    if (reference.kind === "layout") return undefined;
-    const sources = { ...credentialSources(env), warn: (message: string) => log.warn(message) };
-    return findCredentials(reference.host, sources, reference.repository);
-  };
+  const credentials = once(credentialsFor(reference, bounded));
   const registry =
     reference.kind === "layout"
       ? undefined

@@ -6,21 +6,20 @@
  * GHCR's are opaque and carry no lifetime, so a 401 may come at any time and renews once. All requests that
  * wait for a token share one flight. Secrets go to the registry's own origin and to its realm, nowhere else.
  */
-import { createFetch, type FetchOptions } from "ofetch";
 import { NixcacheError } from "../errors.ts";
-import { ACTIONS, type Access } from "./access.ts";
-import { readBounded, sanitize } from "./body.ts";
+import type { Access } from "./access.ts";
+import { sanitize } from "./body.ts";
 import { type Challenge, parseChallenges } from "./challenge.ts";
 import type { Credentials } from "./credentials.ts";
 import { deniedError } from "./denied.ts";
-import { RAW_EXCHANGE } from "./hop.ts";
-import { type Network, onAbort, throwIfAborted } from "./network.ts";
 import { isLoopback, type RegistryReference } from "./reference.ts";
-import { classify, networkFailure, type RetryPolicy, TransientFailure } from "./retry.ts";
+import { basicHeader, fetchToken, type Token, type TokenOptions } from "./token.ts";
 
-/** Where a registry states none. https://distribution.github.io/distribution/spec/auth/token/#token-response-fields */
-const DEFAULT_LIFETIME_S = 60;
-const MAX_TOKEN_ANSWER_BYTES = 1024 * 1024;
+/**
+ * How old credentials must be, in milliseconds, to be looked up again when they are refused: helpers give some that
+ * end (Amazon's after 12 hours), and may have failed for a while.
+ */
+const LOOK_UP_AGAIN_MS = 60_000;
 
 export interface Authenticator {
   /**
@@ -40,59 +39,42 @@ export interface Authenticator {
   hasCredentials(): boolean | undefined;
 }
 
-export interface AuthenticatorOptions {
-  readonly reference: RegistryReference;
-  /** Asked once, when the registry first wants something. */
+export interface AuthenticatorOptions extends TokenOptions {
+  /** Asked when the registry first wants something, and again when it refuses what was found long ago. */
   readonly credentials: () => Promise<Credentials | undefined>;
-  readonly policy: RetryPolicy;
-  readonly network: Network;
-  readonly userAgent: string;
-  /** The repository that blobs are mounted from. */
-  readonly mountFrom?: string | undefined;
-}
-
-interface Cached {
-  readonly header: string;
-  /** Milliseconds since 1970. */
-  readonly until: number;
 }
 
 export function createAuthenticator(options: AuthenticatorOptions): Authenticator {
-  const { reference, network } = options;
-  const cache = new Map<Access, Cached>();
+  const { network } = options;
+  const cache = new Map<Access, Token>();
   const flights = new Map<Access, Promise<string>>();
-  let credentials: Promise<Credentials | undefined> | undefined;
-  let found: boolean | undefined;
+  const credentials = createCredentialMemory(options);
   /** The `WWW-Authenticate` that last led to a token. */
   let challenge: string | null | undefined;
-
-  const lookUp = async (): Promise<Credentials | undefined> => {
-    credentials ??= options.credentials();
-    try {
-      const result = await credentials;
-      found = result !== undefined;
-      return result;
-    } catch (error) {
-      credentials = undefined;
-      throw error;
-    }
-  };
 
   const current = (access: Access): string | undefined => {
     const cached = cache.get(access);
     return cached !== undefined && network.now() < cached.until ? cached.header : undefined;
   };
 
-  const obtain = async (access: Access, header: string | null): Promise<string> => {
-    const challenges = parseChallenges(header);
-    const bearer = challenges.find((challenge) => challenge.scheme === "bearer");
-    const cached =
-      bearer !== undefined
-        ? await fetchToken(options, access, realmOf(reference, bearer), bearer, await lookUp())
-        : basic(options, access, challenges, await lookUp());
-    cache.set(access, cached);
+  const obtain = async (access: Access, used: string | undefined, header: string | null): Promise<string> => {
+    const authorizeWith = (found: Credentials | undefined) => authorize(options, access, header, found);
+    const found = await credentials.lookUp();
+    let token: Token;
+    try {
+      token = await authorizeWith(found);
+    } catch (error) {
+      const other = isDenied(error) ? await credentials.lookUpAgain(found) : undefined;
+      if (other === undefined) throw error;
+      token = await authorizeWith(other);
+    }
+    if (token.header === used) {
+      const other = await credentials.lookUpAgain(found);
+      if (other !== undefined) token = await authorizeWith(other);
+    }
+    cache.set(access, token);
     challenge = header;
-    return cached.header;
+    return token.header;
   };
 
   const renew: Authenticator["renew"] = async (access, used, header) => {
@@ -101,7 +83,7 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticato
     let flight = flights.get(access);
     if (flight === undefined) {
       cache.delete(access);
-      flight = obtain(access, header).finally(() => flights.delete(access));
+      flight = obtain(access, used, header).finally(() => flights.delete(access));
       flights.set(access, flight);
     }
     return flight;
@@ -111,8 +93,61 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticato
     renew,
     ready: async (access) =>
       current(access) ?? (challenge === undefined ? undefined : renew(access, undefined, challenge)),
-    hasCredentials: () => found,
+    hasCredentials: credentials.found,
   };
+}
+
+interface CredentialMemory {
+  /** What was found before, else what is found now. */
+  lookUp(): Promise<Credentials | undefined>;
+  /** What is found now, unless it was looked for only lately; undefined where that is the same as `before`. */
+  lookUpAgain(before: Credentials | undefined): Promise<Credentials | undefined>;
+  /** Undefined before anybody looked. */
+  found(): boolean | undefined;
+}
+
+function createCredentialMemory({ credentials, network }: AuthenticatorOptions): CredentialMemory {
+  let memory: { readonly at: number; readonly found: Promise<Credentials | undefined> } | undefined;
+  let found: boolean | undefined;
+  const lookUp = async (): Promise<Credentials | undefined> => {
+    memory ??= { at: network.now(), found: credentials() };
+    try {
+      const result = await memory.found;
+      found = result !== undefined;
+      return result;
+    } catch (error) {
+      memory = undefined;
+      throw error;
+    }
+  };
+  return {
+    lookUp,
+    async lookUpAgain(before) {
+      if (memory !== undefined && network.now() - memory.at >= LOOK_UP_AGAIN_MS) memory = undefined;
+      const after = await lookUp();
+      return Bun.deepEquals(before, after) ? undefined : after;
+    },
+    found: () => found,
+  };
+}
+
+async function authorize(
+  options: AuthenticatorOptions,
+  access: Access,
+  header: string | null,
+  credentials: Credentials | undefined,
+): Promise<Token> {
+  const challenges = parseChallenges(header);
+  const bearer = challenges.find((challenge) => challenge.scheme === "bearer");
+  if (bearer === undefined) return basic(options, access, challenges, credentials);
+  if (credentials?.kind === "registry-token")
+    return { header: `Bearer ${credentials.token}`, until: Number.POSITIVE_INFINITY };
+  const realm = { url: realmOf(options.reference, bearer), service: bearer.parameters.get("service") };
+  return fetchToken(options, access, realm, credentials);
+}
+
+function isDenied(error: unknown): boolean {
+  return error instanceof NixcacheError && error.code === "denied";
 }
 
 function basic(
@@ -120,7 +155,7 @@ function basic(
   access: Access,
   challenges: readonly Challenge[],
   credentials: Credentials | undefined,
-): Cached {
+): Token {
   const { reference } = options;
   if (!challenges.some((challenge) => challenge.scheme === "basic")) {
     const schemes =
@@ -132,6 +167,13 @@ function basic(
   }
   if (credentials === undefined) {
     throw deniedError({ reference, access, hasCredentials: false, status: 401, detail: "", at: "registry" });
+  }
+  if (credentials.kind !== "password") {
+    throw new NixcacheError(
+      "denied",
+      `sign in to ${reference.host}: a token was found, and the registry wants a user name and a password`,
+      { hint: `Run docker login ${reference.host} with a password.` },
+    );
   }
   return { header: basicHeader(credentials), until: Number.POSITIVE_INFINITY };
 }
@@ -148,132 +190,4 @@ function realmOf(reference: RegistryReference, bearer: Challenge): URL {
     );
   }
   return realm;
-}
-
-/**
- * A token, with credentials where there are some. Reading falls back to an anonymous token when they are
- * refused: GHCR answers 403 to an expired personal token even for public packages.
- */
-async function fetchToken(
-  options: AuthenticatorOptions,
-  access: Access,
-  realm: URL,
-  bearer: Challenge,
-  credentials: Credentials | undefined,
-): Promise<Cached> {
-  const url = new URL(realm);
-  const service = bearer.parameters.get("service");
-  if (service !== undefined) url.searchParams.set("service", service);
-  url.searchParams.set("scope", `repository:${options.reference.repository}:${ACTIONS[access]}`);
-  if (access === "mount") url.searchParams.append("scope", `repository:${options.mountFrom}:${ACTIONS.pull}`);
-  try {
-    return await requestToken(options, access, url, credentials);
-  } catch (error) {
-    const mayBeAnonymous = credentials !== undefined && access === "pull";
-    if (!mayBeAnonymous || !(error instanceof NixcacheError) || error.code !== "denied") throw error;
-    try {
-      return await requestToken(options, access, url, undefined);
-    } catch (second) {
-      // The first refusal says more: it is about the credentials that the person has set.
-      throw second instanceof NixcacheError && second.code === "denied" ? error : second;
-    }
-  }
-}
-
-async function requestToken(
-  options: AuthenticatorOptions,
-  access: Access,
-  url: URL,
-  credentials: Credentials | undefined,
-): Promise<Cached> {
-  const { reference, network, policy } = options;
-  const what = `GET ${url.host}${url.pathname} (token for ${reference.host}/${reference.repository})`;
-  throwIfAborted(network.signal);
-  const controller = new AbortController();
-  let late = false;
-  const stopTimer = network.timer(policy.connectTimeoutMs, () => {
-    late = true;
-    controller.abort();
-  });
-  const stopListening = onAbort([network.signal], (signal) => controller.abort(signal.reason));
-  try {
-    const init: FetchOptions<"stream"> & { decompress: boolean } = {
-      ...RAW_EXCHANGE,
-      signal: controller.signal,
-      headers: {
-        "user-agent": options.userAgent,
-        accept: "application/json",
-        "accept-encoding": "identity",
-        ...(credentials === undefined ? {} : { authorization: basicHeader(credentials) }),
-      },
-    };
-    const answer = await createFetch({ fetch: network.fetch as typeof fetch }).raw(url.href, init);
-    const body = new TextDecoder().decode(await readBounded(answer.body, MAX_TOKEN_ANSWER_BYTES, what));
-    return readToken(options, access, what, answer.status, answer.headers, body, credentials !== undefined);
-  } catch (error) {
-    if (error instanceof NixcacheError || error instanceof TransientFailure) throw error;
-    throwIfAborted(network.signal);
-    throw networkFailure(
-      what,
-      late ? new Error(`no answer within ${policy.connectTimeoutMs / 1000} s`) : error,
-    );
-  } finally {
-    stopTimer();
-    stopListening();
-  }
-}
-
-function readToken(
-  options: AuthenticatorOptions,
-  access: Access,
-  what: string,
-  status: number,
-  headers: Headers,
-  body: string,
-  hasCredentials: boolean,
-): Cached {
-  const { reference, network } = options;
-  const verdict = classify(status, headers, body, network.now(), options.policy.secondaryLimitMs);
-  if (verdict.kind === "retry") {
-    const failure = new NixcacheError("unreachable", `${what}: got ${status} ${sanitize(body)}`.trimEnd());
-    throw new TransientFailure(failure, verdict.afterMs);
-  }
-  // GHCR answers 404 here to nobody, but a realm that hides packages may: that is a refusal, not absence.
-  if (verdict.kind === "denied" || verdict.kind === "absent") {
-    throw deniedError({ reference, access, hasCredentials, status, detail: body, at: "token" });
-  }
-  const { token, lifetimeS } = status < 300 ? tokenOf(body) : { token: undefined, lifetimeS: 0 };
-  if (token === undefined) {
-    throw new NixcacheError(
-      "protocol",
-      `${what}: got ${status} without a token, expected 200 and {"token": …}`,
-    );
-  }
-  // Ahead of the end, as the request that carries the token takes its time; at most 10 s.
-  const margin = Math.min(10, lifetimeS / 4);
-  return { header: `Bearer ${token}`, until: network.now() + (lifetimeS - margin) * 1000 };
-}
-
-function tokenOf(body: string): { token: string | undefined; lifetimeS: number } {
-  let json: unknown;
-  try {
-    json = JSON.parse(body);
-  } catch {
-    json = undefined;
-  }
-  const fields = (typeof json === "object" && json !== null ? json : {}) as Record<string, unknown>;
-  const token = [fields.token, fields.access_token].find(
-    (value) => typeof value === "string" && value !== "",
-  );
-  const stated = fields.expires_in;
-  return {
-    // A token goes into a header: nothing but visible ASCII.
-    token: typeof token === "string" && /^[\x21-\x7e]+$/.test(token) ? token : undefined,
-    lifetimeS:
-      typeof stated === "number" && Number.isFinite(stated) && stated > 0 ? stated : DEFAULT_LIFETIME_S,
-  };
-}
-
-function basicHeader({ username, password }: Credentials): string {
-  return `Basic ${Buffer.from(`${username}:${password}`, "utf8").toString("base64")}`;
 }

@@ -78,7 +78,9 @@ export function createGitHubApi(options: GitHubApiOptions): GitHubApi {
   let token: Promise<string | undefined> | undefined;
 
   const send = async (exchange: Exchange): Promise<GitHubAnswer> => {
-    token ??= options.credentials().then((found) => found?.password);
+    token ??= options
+      .credentials()
+      .then((found) => (found?.kind === "password" ? found.password : undefined));
     const secret = await token;
     if (secret === undefined) throw new Refused("no token for GitHub was found; set GITHUB_TOKEN", true);
     const { response, close } = await follow(exchange, `Bearer ${secret}`);

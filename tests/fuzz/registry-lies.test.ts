@@ -32,7 +32,8 @@ async function liar(answer: Answer): Promise<Liar> {
 function registry({ host }: Liar): Store {
   const network: Network = { ...systemNetwork(realHost), sleep: async () => {} };
   const policy = { ...BRISK, attempts: 2, connectTimeoutMs: PATIENCE_MS, stallTimeoutMs: PATIENCE_MS };
-  const credentials = async () => ({ username: "somebody", password: "secret-of-somebody" });
+  const credentials = async () =>
+    ({ kind: "password", username: "somebody", password: "secret-of-somebody" }) as const;
   return openRegistry(
     { kind: "registry", scheme: "http", host, repository: "o/r" },
     { host: realHost, network, policy, credentials },

@@ -12,7 +12,8 @@ const USER = { name: "somebody", password: "p:ss wörd" };
 
 function open({ host }: TestRegistry, password?: string): Store {
   const reference = { kind: "registry", scheme: "http", host, repository: "owner/repo/nix-cache" } as const;
-  const credentials = async () => (password === undefined ? undefined : { username: USER.name, password });
+  const credentials = async () =>
+    password === undefined ? undefined : ({ kind: "password", username: USER.name, password } as const);
   return openRegistry(reference, { host: realHost, credentials });
 }
 

@@ -168,6 +168,11 @@ test("the disk cache is off unless a folder is named", () => {
   expect(() => narCache({ ...none, size: "1G" }, {})).toThrow("expected --nar-cache");
 });
 
+test("helpers of credentials are not given what only nixcache uses", () => {
+  const env = { NIX_SIGNING_KEY: "k:s", NIXCACHE_WRITE_TOKEN: "t", AWS_PROFILE: "me", PATH: "/bin" };
+  expect(credentialSources(env).helperEnvironment).toEqual({ AWS_PROFILE: "me", PATH: "/bin" });
+});
+
 test("tokens and origin from GitHub", () => {
   const env = { HOME: "/home/u", GITHUB_TOKEN: "a", GH_TOKEN: "b", DOCKER_CONFIG: "/d" };
   expect(credentialSources(env)).toMatchObject({

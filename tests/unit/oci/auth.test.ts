@@ -373,7 +373,8 @@ function openHttps(network: Network, password?: string, access: "read" | "write"
       host: network,
       network,
       access,
-      credentials: async () => (password === undefined ? undefined : { username: "somebody", password }),
+      credentials: async () =>
+        password === undefined ? undefined : { kind: "password", username: "somebody", password },
     },
   );
 }

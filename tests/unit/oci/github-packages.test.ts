@@ -42,7 +42,8 @@ async function withPackage(
   const packages = gitHubPackages(
     { api: new URL(double.url), owner: "owner", name: "repo/nix-cache" },
     {
-      credentials: async () => (password === undefined ? undefined : { username: "x", password }),
+      credentials: async () =>
+        password === undefined ? undefined : { kind: "password", username: "x", password },
       policy: PATIENT,
       network,
       userAgent: "nixcache/test",

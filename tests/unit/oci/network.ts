@@ -70,7 +70,8 @@ export function openDouble(
       host: network,
       network,
       policy: PATIENT,
-      credentials: async () => (password === undefined ? undefined : { username: "somebody", password }),
+      credentials: async () =>
+        password === undefined ? undefined : { kind: "password", username: "somebody", password },
       ...rest,
     },
   );

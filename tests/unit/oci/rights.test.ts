@@ -21,7 +21,7 @@ function ask(answers: Answers, signedIn = true) {
     { kind: "registry", scheme: "https", host: "registry.example", repository: "me/cache" },
     {
       ...{ host: network, network, policy: PATIENT },
-      credentials: async () => (signedIn ? { username: "me", password: "p" } : undefined),
+      credentials: async () => (signedIn ? { kind: "password", username: "me", password: "p" } : undefined),
     },
   );
   return { registry, sent, network };
