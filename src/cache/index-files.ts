@@ -5,7 +5,10 @@ import { dirname } from "node:path";
 import { session } from "./session.ts";
 
 /** Changes with the tables, with what is kept of a record, and with the layers' files; another version is thrown away. */
-const SCHEMA_VERSION = 7;
+const SCHEMA_VERSION = 8;
+
+/** The one before had the same tables, and names of generations with `T` and `Z`. */
+const CAPITALS_VERSION = 7;
 
 const SCHEMA = `
 CREATE TABLE state (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -64,7 +67,8 @@ function openCurrent(path: string): Database {
     db.run("PRAGMA busy_timeout = 5000");
     db.run("PRAGMA journal_mode = WAL");
     const version = db.query<{ user_version: number }, []>("PRAGMA user_version").get()?.user_version;
-    if (version !== SCHEMA_VERSION) createTables(db);
+    if (version === CAPITALS_VERSION) lowerNames(db);
+    else if (version !== SCHEMA_VERSION) createTables(db);
     // The machine may have gone down before they were on disk.
     const lost = db.query<{ n: number }, [string]>("SELECT count(*) AS n FROM layer WHERE session <> ?");
     if (lost.get(session())?.n !== 0) throw new LayersDamaged("layers that may not have reached the disk");
@@ -73,6 +77,14 @@ function openCurrent(path: string): Database {
     db.close();
     throw error;
   }
+}
+
+function lowerNames(db: Database): void {
+  db.transaction(() => {
+    // One of two processes was first: names that are in lower case stay as they are.
+    db.run("UPDATE generation SET name = lower(name)");
+    db.run(`PRAGMA user_version = ${SCHEMA_VERSION}`);
+  }).immediate();
 }
 
 function createTables(db: Database): void {

@@ -13,7 +13,7 @@ import { NixcacheError, preview } from "../errors.ts";
 import { type EntryLine, formatLine, MAX_LINE_BYTES, parseLine } from "./entry.ts";
 import { asObject, parseJsonObject } from "./json.ts";
 import { decodeRecord, encodeRecord, type PublishRecord } from "./record.ts";
-import { type GenerationName, isGenerationName } from "./tags.ts";
+import { type GenerationName, parseGenerationName } from "./tags.ts";
 import { parseUsualLine } from "./usual-line.ts";
 
 const FORMAT = 1;
@@ -162,11 +162,11 @@ export class LayerParser {
       );
     }
     const cover = asObject(parseJsonObject(text, where), where);
-    const name = cover.covers;
-    if (!isGenerationName(name)) {
+    const name = parseGenerationName(cover.covers);
+    if (name === undefined) {
       throw new NixcacheError(
         "corrupt",
-        `${where}: got "covers": ${preview(name)}, expected the name of a generation`,
+        `${where}: got "covers": ${preview(cover.covers)}, expected the name of a generation`,
       );
     }
     this.#covers.push({ name, record: decodeRecord(cover.record, where) });

@@ -16,7 +16,7 @@ import {
   MEDIA_TYPE_MANIFEST,
 } from "../oci/manifest.ts";
 import { allParts, type EntryLine, filesOf } from "./entry.ts";
-import { type GenerationName, isGenerationName } from "./tags.ts";
+import { type GenerationName, parseGenerationName } from "./tags.ts";
 
 export const SEGMENT_TYPE = "application/vnd.nixcache.segment.v1";
 export const HOLD_TYPE = "application/vnd.nixcache.hold.v1";
@@ -70,8 +70,7 @@ export function holdManifest(blobs: readonly BlobReference[], notes: ManifestNot
 
 /** The generation that a hold under another name says that it is of. */
 export function holdsFor({ annotations }: ImageManifest): GenerationName | undefined {
-  const name = annotations?.[HOLDS_FOR];
-  return isGenerationName(name) ? name : undefined;
+  return parseGenerationName(annotations?.[HOLDS_FOR]);
 }
 
 export function rootManifest(layers: readonly BlobReference[], notes: ManifestNotes): Uint8Array {

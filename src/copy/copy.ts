@@ -6,8 +6,7 @@ import {
   type GenerationId,
   type GenerationName,
   generationId,
-  holdTag,
-  isGenerationName,
+  parseGenerationName,
   parseTag,
   segmentTag,
   V1_TAG,
@@ -20,10 +19,11 @@ import type { ProtocolContext } from "../protocol/context.ts";
 import { foldOrWarn } from "../protocol/fold.ts";
 import { GenerationWriter } from "../protocol/generation.ts";
 import { isStrict } from "../protocol/strictness.ts";
+import { statTag } from "../protocol/tagged.ts";
 import { BlobCopier, type CopiedBlobs } from "./blobs.ts";
 import { type Destination, hasHolds, writeGeneration } from "./generation.ts";
 import { copyRoot } from "./root.ts";
-import { readGeneration } from "./source.ts";
+import { type HoldTags, readGeneration } from "./source.ts";
 
 /** Small generations are a few requests one after the other. */
 const GENERATIONS_AT_ONCE = 4;
@@ -102,27 +102,30 @@ export async function copyCache(context: CopyContext, only?: readonly string[]):
 
 /** What a tag list tells. It may lack what was pushed lately (R7). */
 interface TagList {
-  readonly segments: ReadonlySet<GenerationName>;
+  /** The tag of each. */
+  readonly segments: ReadonlyMap<GenerationName, string>;
   readonly dead: ReadonlySet<GenerationId>;
-  /** Numbers of holds. */
-  readonly holds: ReadonlyMap<GenerationName, readonly number[]>;
+  /** The tags of holds, by their numbers. */
+  readonly holds: ReadonlyMap<GenerationName, HoldTags>;
   readonly isOld: boolean;
 }
 
 function readTags(tags: readonly string[]): TagList {
-  const segments = new Set<GenerationName>();
+  const segments = new Map<GenerationName, string>();
   const dead = new Set<GenerationId>();
-  const holds = new Map<GenerationName, number[]>();
-  for (const tag of tags.map(parseTag)) {
-    if (tag?.kind === "segment") segments.add(tag.name);
-    if (tag?.kind === "dead") dead.add(tag.id);
-    if (tag?.kind === "hold") holds.set(tag.name, [...(holds.get(tag.name) ?? []), tag.number]);
+  const holds = new Map<GenerationName, Map<number, string>>();
+  for (const tag of tags) {
+    const parsed = parseTag(tag);
+    if (parsed?.kind === "segment") segments.set(parsed.name, tag);
+    if (parsed?.kind === "dead") dead.add(parsed.id);
+    if (parsed?.kind === "hold")
+      holds.set(parsed.name, (holds.get(parsed.name) ?? new Map()).set(parsed.number, tag));
   }
   return { segments, dead, holds, isOld: tags.includes(V1_TAG) };
 }
 
 function allLive({ segments, dead, isOld }: TagList, where: string): GenerationName[] {
-  const live = [...segments].filter((name) => !dead.has(generationId(name)));
+  const live = [...segments.keys()].filter((name) => !dead.has(generationId(name)));
   if (live.length > 0) return live;
   if (segments.size > 0)
     throw nothing(`all generations of ${where} are over`, "There is nothing left to copy.");
@@ -140,20 +143,24 @@ async function chosen(
   { dead }: TagList,
   only: readonly string[],
 ): Promise<GenerationName[]> {
-  const names = [...new Set(only.map((text) => text.replace(/^seg-/, "")))];
+  const names = [...new Set(only.map(nameIn))];
   for (const name of names) {
-    if (!isGenerationName(name)) {
-      throw new NixcacheError(
-        "usage",
-        `--generation: got ${preview(name)}, expected a name such as 20261123T175346Z-0123456789abcdef`,
-      );
-    }
     if (dead.has(generationId(name))) throw nothing(`the generation ${name} of ${source.name} is over`);
     // By its exact tag: a list may lack it.
-    if ((await source.statManifest(segmentTag(name), { signal })) === undefined)
+    if ((await statTag(source, segmentTag(name), { signal })) === undefined)
       throw nothing(`${source.name} has no generation ${name}`);
   }
   return names;
+}
+
+function nameIn(text: string): GenerationName {
+  const bare = text.replace(/^seg-/, "");
+  const name = parseGenerationName(bare);
+  if (name !== undefined) return name;
+  throw new NixcacheError(
+    "usage",
+    `--generation: got ${preview(bare)}, expected a name such as 20261123t175346z-0123456789abcdef`,
+  );
 }
 
 function nothing(message: string, hint?: string): NixcacheError {
@@ -161,6 +168,8 @@ function nothing(message: string, hint?: string): NixcacheError {
 }
 
 type Outcome = "copied" | "present" | "over" | "gone" | { readonly damaged: string };
+
+const NO_HOLDS: HoldTags = new Map();
 
 class GenerationCopy {
   readonly #source: Store;
@@ -184,7 +193,7 @@ class GenerationCopy {
       if (!(error instanceof NixcacheError) || error.code !== "corrupt") throw error;
       // It was alive when the tags were listed; what it alone held may be gone since.
       const { signal } = this.#destination.context;
-      const isGone = (await this.#source.statManifest(segmentTag(name), { signal })) === undefined;
+      const isGone = (await statTag(this.#source, segmentTag(name), { signal })) === undefined;
       return isGone ? "gone" : { damaged: error.message };
     }
   }
@@ -192,17 +201,15 @@ class GenerationCopy {
   /** With its holds: one of them may have been lost since, or a copy killed before it had looked for them. */
   async #isThere(name: GenerationName): Promise<boolean> {
     if (!this.#to.segments.has(name)) return false;
-    const numbers = this.#from.holds.get(name) ?? [];
-    return hasHolds(
-      this.#destination.context,
-      numbers.map((number) => holdTag(name, number)),
-    );
+    const holds = this.#from.holds.get(name);
+    return hasHolds(this.#destination.context, [...(holds?.values() ?? [])]);
   }
 
   async #copy(name: GenerationName): Promise<Outcome> {
     const { spool, signal } = this.#destination.context;
-    const holds = this.#from.holds.get(name) ?? [];
-    const generation = await readGeneration(this.#source, spool, name, holds, { signal });
+    const { segments, holds } = this.#from;
+    const listed = { segment: segments.get(name) ?? segmentTag(name), holds: holds.get(name) ?? NO_HOLDS };
+    const generation = await readGeneration(this.#source, spool, name, listed, { signal });
     if (generation === undefined) return "gone";
     try {
       await writeGeneration(this.#destination, generation);

@@ -14,6 +14,7 @@ import { NixcacheError } from "../errors.ts";
 import type { Digest } from "../oci/digest.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
 import { GenerationWriter } from "../protocol/generation.ts";
+import { statTag } from "../protocol/tagged.ts";
 import type { BlobCopier } from "./blobs.ts";
 import type { SourceGeneration, TaggedManifest } from "./source.ts";
 
@@ -85,7 +86,7 @@ export async function hasHolds(
   { store, concurrency, signal }: ProtocolContext,
   tags: readonly string[],
 ): Promise<boolean> {
-  const found = await mapConcurrently(tags, concurrency, (tag) => store.statManifest(tag, { signal }));
+  const found = await mapConcurrently(tags, concurrency, (tag) => statTag(store, tag, { signal }));
   return !found.includes(undefined);
 }
 

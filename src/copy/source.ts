@@ -1,13 +1,14 @@
 /** A generation as its cache has it: its manifests byte for byte, and every blob that they and its entries name. */
 import { allParts, filesOf } from "../cache/entry.ts";
 import { type BlobReference, indexLayerOf } from "../cache/manifests.ts";
-import { type GenerationName, holdTag, segmentTag } from "../cache/tags.ts";
+import { type GenerationName, holdTag, inFormOf } from "../cache/tags.ts";
 import { NixcacheError } from "../errors.ts";
 import type { Digest } from "../oci/digest.ts";
 import { decodeManifest, type ImageManifest } from "../oci/manifest.ts";
 import { discardBlob, type Spool } from "../oci/spool.ts";
 import type { BlobSource, CallOptions, Store, StoredManifest } from "../oci/store.ts";
 import { fetchLayer, readLayer } from "../protocol/layer-blob.ts";
+import { readTag } from "../protocol/tagged.ts";
 
 export interface TaggedManifest {
   readonly tag: string;
@@ -16,6 +17,9 @@ export interface TaggedManifest {
   /** What it names, its config among them. */
   readonly blobs: readonly BlobReference[];
 }
+
+/** Tags of the holds of one generation, by their numbers. */
+export type HoldTags = ReadonlyMap<number, string>;
 
 export interface SourceGeneration {
   readonly name: GenerationName;
@@ -29,20 +33,19 @@ export interface SourceGeneration {
 
 /**
  * Undefined when there is no such generation.
- * @param holds numbers of its holds that were listed. A list may lack some, so what the entries name decides.
+ * @param listed its tags, as they were listed. A list may lack holds, so what the entries name decides.
  * @throws `corrupt` when it cannot be read
  */
 export async function readGeneration(
   source: Store,
   spool: Spool,
   name: GenerationName,
-  holds: readonly number[],
+  listed: { readonly segment: string; readonly holds: HoldTags },
   options: CallOptions,
 ): Promise<SourceGeneration | undefined> {
-  const tag = segmentTag(name);
-  const where = `${tag} of ${source.name}`;
-  const segment = await readTagged(source, tag, options);
+  const segment = await readTagged(source, listed.segment, options);
   if (segment === undefined) return undefined;
+  const where = `${segment.tag} of ${source.name}`;
   const layer = indexLayerOf(segment.manifest, where);
   const index = await fetchLayer(source, spool, layer, options);
   if (index === undefined) throw damaged(`${where}: its index layer ${layer.digest} is absent`);
@@ -53,7 +56,8 @@ export async function readGeneration(
     });
     if (header.kind !== "segment") throw damaged(`${where}: its first layer is a root's`);
     for (const { digest } of segment.blobs) open.delete(digest);
-    const found = await readHolds(source, name, holds, open, options);
+    const tagOf = (number: number) => inFormOf(segment.tag, holdTag(name, number));
+    const found = await readHolds(source, listed.holds, tagOf, open, options);
     return { name, segment, holds: found, unheld: [...open.values()], index };
   } catch (error) {
     discardBlob(index);
@@ -61,37 +65,41 @@ export async function readGeneration(
   }
 }
 
-/** @param open what the entries name beside the segment; what is held is taken out */
+/**
+ * @param tagOf a hold that was not listed
+ * @param open what the entries name beside the segment; what is held is taken out
+ */
 async function readHolds(
   source: Store,
-  name: GenerationName,
-  listed: readonly number[],
+  listed: HoldTags,
+  tagOf: (number: number) => string,
   open: Map<Digest, BlobReference>,
   options: CallOptions,
 ): Promise<TaggedManifest[]> {
   const found: TaggedManifest[] = [];
   const read = async (number: number): Promise<boolean> => {
-    const hold = await readTagged(source, holdTag(name, number), options);
+    const hold = await readTagged(source, listed.get(number) ?? tagOf(number), options);
     if (hold === undefined) return false;
     found.push(hold);
     for (const { digest } of hold.blobs) open.delete(digest);
     return true;
   };
-  for (const number of listed.toSorted((a, b) => a - b)) await read(number);
+  for (const number of [...listed.keys()].sort((a, b) => a - b)) await read(number);
   // Holds are numbered from 0 on without a gap: those that the list lacks are asked for.
   for (let number = 0; open.size > 0; number++) {
-    if (!listed.includes(number) && !(await read(number))) break;
+    if (!listed.has(number) && !(await read(number))) break;
   }
   return found;
 }
 
 async function readTagged(
   source: Store,
-  tag: string,
+  listed: string,
   options: CallOptions,
 ): Promise<TaggedManifest | undefined> {
-  const stored = await source.readManifest(tag, options);
-  if (typeof stored !== "object") return undefined;
+  const found = await readTag(source, listed, options);
+  if (found === undefined) return undefined;
+  const { tag, stored } = found;
   const manifest = decodeManifest(stored.bytes, `${tag} of ${source.name}`);
   const blobs = [manifest.config, ...manifest.layers].map(({ digest, size }) => ({ digest, size }));
   return { tag, stored, manifest, blobs };

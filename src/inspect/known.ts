@@ -29,9 +29,10 @@ export async function knownGenerations(context: ProtocolContext): Promise<KnownG
     // Two runs of gc at once may both have ended it.
     endings.set(tag.id, Math.min(tag.since, endings.get(tag.id) ?? tag.since));
   }
-  const ended = tags.flatMap((tag) => {
-    const isEnded = tag?.kind === "segment" && endings.has(generationId(tag.name));
-    return isEnded ? [{ name: tag.name, endedAt: endings.get(generationId(tag.name)) }] : [];
+  const segments = new Set(tags.flatMap((tag) => (tag?.kind === "segment" ? [tag.name] : [])));
+  const ended = [...segments].sort().flatMap((name) => {
+    const id = generationId(name);
+    return endings.has(id) ? [{ name, endedAt: endings.get(id) }] : [];
   });
-  return { live: database.view.generations(), ended: ended.sort((a, b) => (a.name < b.name ? -1 : 1)) };
+  return { live: database.view.generations(), ended };
 }

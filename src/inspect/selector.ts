@@ -1,14 +1,14 @@
 /**
  * How a person names a generation.
  *
- *     20261123T175346Z-0123456789abcdef      its name, or the beginning of it that no other has; also its tags
+ *     20261123t175346z-0123456789abcdef      its name, or the beginning of it that no other has; also its tags
  *     latest                                 the newest of all
  *     main, 12/merge, pin:NAME               the newest of a branch or source
  *     main@aarch64-linux                     the newest of a branch or source for a system
  *     …~2                                    two before it, of the same source, system and selection
  */
 import type { Generation } from "../cache/index-layer.ts";
-import { type GenerationName, generationId, isGenerationName, parseTag } from "../cache/tags.ts";
+import { type GenerationName, generationId, parseGenerationName, parseTag } from "../cache/tags.ts";
 import { NixcacheError, preview } from "../errors.ts";
 import type { KnownGenerations } from "./known.ts";
 import { predecessors } from "./line.ts";
@@ -20,9 +20,8 @@ const MAX_CHOICES = 5;
 
 /** The name in a selector that needs no list of generations to be understood. */
 export function fullName(selector: string): GenerationName | undefined {
-  if (isGenerationName(selector)) return selector;
   const tag = parseTag(selector);
-  return tag?.kind === "segment" ? tag.name : undefined;
+  return tag?.kind === "segment" ? tag.name : parseGenerationName(selector);
 }
 
 /** @throws `absent` for what is not there, `usage` for what could be several. */
@@ -42,7 +41,7 @@ function select(base: string, selector: string, { live, ended }: KnownGeneration
   if (base === "latest" && newest !== undefined) return newest.name;
   const branch = newestOf(base, selector, live);
   if (branch !== undefined) return branch.name;
-  const beginning = base.replace(/^seg-/, "");
+  const beginning = base.replace(/^seg-/, "").toLowerCase();
   const [only, ...others] = beginning === "" ? [] : names.filter((name) => name.startsWith(beginning));
   if (only === undefined) throw absent(selector, names.length);
   if (others.length > 0)

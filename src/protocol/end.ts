@@ -25,6 +25,7 @@ import type { ProtocolContext } from "./context.ts";
 import { writeEmptyConfig } from "./empty-config.ts";
 import { fold } from "./fold.ts";
 import { holdOwner } from "./hold-owner.ts";
+import { readTag, statTag } from "./tagged.ts";
 import { findV1 } from "./v1-index.ts";
 
 const HOUR_MS = 3_600_000;
@@ -81,11 +82,12 @@ async function keepAdopted(context: ProtocolContext, over: readonly GenerationNa
 
 async function markDead(context: ProtocolContext, name: GenerationName): Promise<boolean> {
   const { store, host, signal } = context;
-  const segment = await store.readManifest(segmentTag(name), { signal });
-  if (segment === undefined || segment === "unchanged") return false;
-  const tag = deadTag(name, host.now());
+  const segment = await readTag(store, segmentTag(name), { signal });
+  if (segment === undefined) return false;
+  const { mediaType, bytes } = segment.stored;
+  const tag = deadTag(segment.tag, host.now());
   // The same bytes have the same digest, so that one deletion removes both tags.
-  const written = await store.writeManifest(tag, segment.mediaType, segment.bytes, { signal });
+  const written = await store.writeManifest(tag, mediaType, bytes, { signal });
   if (typeof written === "string") return true;
   // A segment whose blobs are gone cannot be put again: what hides it then is a manifest of nothing.
   return typeof (await writeNothing(context, tag)) === "string";
@@ -122,11 +124,11 @@ export interface Sweep {
 export async function sweep(context: ProtocolContext): Promise<Sweep> {
   const { store, host, signal } = context;
   const tags = (await store.listTags({ signal })).map((tag) => ({ tag, parsed: parseTag(tag) }));
-  const segments = new Map<GenerationId, string>();
+  const segments = new Map<GenerationId, string[]>();
   const holds = new Map<GenerationName, string[]>();
   for (const { tag, parsed } of tags) {
-    if (parsed?.kind === "segment") segments.set(generationId(parsed.name), tag);
-    if (parsed?.kind === "hold") holds.set(parsed.name, [...(holds.get(parsed.name) ?? []), tag]);
+    if (parsed?.kind === "segment") add(segments, generationId(parsed.name), tag);
+    if (parsed?.kind === "hold") add(holds, parsed.name, tag);
   }
   const sweeper = new Sweeper(context);
   const dead = new Set<GenerationId>();
@@ -138,8 +140,7 @@ export async function sweep(context: ProtocolContext): Promise<Sweep> {
       continue;
     }
     // The segment first: without its dead tag it would be alive again.
-    const segment = segments.get(parsed.id);
-    const isGone = await sweeper.remove(segment === undefined ? [tag] : [segment, tag]);
+    const isGone = await sweeper.remove([...(segments.get(parsed.id) ?? []), tag]);
     if (isGone) dead.add(parsed.id);
   }
   const gone = new Set(dead);
@@ -157,6 +158,12 @@ export async function sweep(context: ProtocolContext): Promise<Sweep> {
   }
   const { deleted, refused } = sweeper;
   return { gone: [...gone], waiting: waiting.difference(gone).size, deleted, refused };
+}
+
+function add<K>(lists: Map<K, string[]>, key: K, tag: string): void {
+  const list = lists.get(key);
+  if (list === undefined) lists.set(key, [tag]);
+  else list.push(tag);
 }
 
 /** What an index of nixcache-oci was adopted as matters while that index is there. */
@@ -178,7 +185,7 @@ async function hasSegment(
   holds: readonly string[],
 ): Promise<boolean> {
   const isThere = async (of: GenerationName) =>
-    (await store.statManifest(segmentTag(of), { signal })) !== undefined;
+    (await statTag(store, segmentTag(of), { signal })) !== undefined;
   if (await isThere(name)) return true;
   // All holds of one name are of one generation.
   const of = await holdOwner(store, holds[0] ?? "", { signal });

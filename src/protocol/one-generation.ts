@@ -7,6 +7,7 @@ import type { IndexUpdate } from "../cache/index-update.ts";
 import { type GenerationName, segmentTag } from "../cache/tags.ts";
 import type { ProtocolContext } from "./context.ts";
 import { generationGone, readSegment } from "./segment.ts";
+import { statTag } from "./tagged.ts";
 import { updateIndex } from "./update-index.ts";
 
 /**
@@ -26,7 +27,7 @@ export async function loadGeneration(context: ProtocolContext, name: GenerationN
 async function loadOnce(context: ProtocolContext, name: GenerationName): Promise<void> {
   const { database, store, host, signal } = context;
   const isLoaded = () => database.view.state().refreshedAt !== undefined;
-  if (isLoaded() && (await store.statManifest(segmentTag(name), { signal })) === undefined)
+  if (isLoaded() && (await statTag(store, segmentTag(name), { signal })) === undefined)
     throw generationGone(store, name);
   await updateIndex(context, async (change) => {
     // Asked again: another process may have been waited for, or a damaged file been replaced by an empty one.

@@ -13,6 +13,7 @@ import { discardBlob } from "../oci/spool.ts";
 import type { Store } from "../oci/store.ts";
 import type { ProtocolContext } from "./context.ts";
 import { fetchLayer, readLayer } from "./layer-blob.ts";
+import { readTag } from "./tagged.ts";
 
 export interface SegmentHeader {
   readonly record: PublishRecord;
@@ -22,6 +23,7 @@ export interface SegmentHeader {
 
 /**
  * Calls `entry` for each line, which came with its digest and was checked.
+ * @param tag in the form that was listed, where it was
  * @returns undefined when there is no such segment (404)
  * @throws `corrupt` for one that cannot be read as a whole, perhaps after some of its lines
  */
@@ -29,12 +31,12 @@ export async function readSegment(
   { store, spool, signal }: Pick<ProtocolContext, "store" | "spool" | "signal">,
   name: GenerationName,
   entry: (line: EntryLine, index: BlobReference) => void,
+  tag = segmentTag(name),
 ): Promise<SegmentHeader | undefined> {
-  const tag = segmentTag(name);
-  const manifest = await store.readManifest(tag, { signal });
-  if (manifest === undefined || manifest === "unchanged") return undefined;
-  const where = `${tag} of ${store.name}`;
-  const index = indexLayerOf(decodeManifest(manifest.bytes, where), where);
+  const segment = await readTag(store, tag, { signal });
+  if (segment === undefined) return undefined;
+  const where = `${segment.tag} of ${store.name}`;
+  const index = indexLayerOf(decodeManifest(segment.stored.bytes, where), where);
   const blob = await fetchLayer(store, spool, index, { signal });
   if (blob === undefined)
     throw new NixcacheError("corrupt", `${where}: its index layer ${index.digest} is absent`);

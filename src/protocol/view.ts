@@ -18,6 +18,7 @@ import { NixcacheError } from "../errors.ts";
 import { decodeManifest } from "../oci/manifest.ts";
 import type { ProtocolContext } from "./context.ts";
 import { loadLayer } from "./load-layer.ts";
+import { readTag, statTag } from "./tagged.ts";
 import { readV1Index } from "./v1-index.ts";
 
 export interface Listing {
@@ -49,7 +50,7 @@ export async function rebuildView(
   const covered = new Set(counting.flatMap(({ generations }) => generations.map(({ name }) => name)));
   const uncovered = liveness.live().filter((name) => !covered.has(name));
   const segments = await mapConcurrently(uncovered, context.concurrency, (name) =>
-    loadSegment(context, layers, name),
+    loadSegment(context, layers, name, liveness.tagOf(name)),
   );
 
   counting.forEach(({ id }, position) => {
@@ -101,17 +102,19 @@ class Liveness {
   readonly dead: Set<GenerationId>;
   readonly #context: ProtocolContext;
   readonly #alive = new Map<GenerationName, boolean>();
+  /** Tags as they are listed. */
+  readonly #tags = new Map<GenerationName, string>();
 
   constructor(context: ProtocolContext, tags: readonly string[], without: ReadonlySet<GenerationName>) {
     this.#context = context;
     for (const name of without) this.#alive.set(name, false);
-    const parsed = tags.map(parseTag);
+    const parsed = tags.map((tag) => ({ tag, parsed: parseTag(tag) }));
     this.dead = context.database.view.dead();
-    for (const tag of parsed) if (tag?.kind === "dead") this.dead.add(tag.id);
-    for (const tag of parsed) {
-      if (tag?.kind === "segment" && !this.#alive.has(tag.name)) {
-        this.#alive.set(tag.name, !this.#isDead(tag.name));
-      }
+    for (const { parsed: its } of parsed) if (its?.kind === "dead") this.dead.add(its.id);
+    for (const { tag, parsed: its } of parsed) {
+      if (its?.kind !== "segment") continue;
+      this.#tags.set(its.name, tag);
+      if (!this.#alive.has(its.name)) this.#alive.set(its.name, !this.#isDead(its.name));
     }
   }
 
@@ -120,8 +123,7 @@ class Liveness {
     const open = names.filter((name) => !this.#alive.has(name));
     const { store, concurrency, signal } = this.#context;
     await mapConcurrently(open, concurrency, async (name) => {
-      const alive =
-        !this.#isDead(name) && (await store.statManifest(segmentTag(name), { signal })) !== undefined;
+      const alive = !this.#isDead(name) && (await statTag(store, segmentTag(name), { signal })) !== undefined;
       this.#alive.set(name, alive);
     });
   }
@@ -132,6 +134,11 @@ class Liveness {
 
   isAlive(name: GenerationName): boolean {
     return this.#alive.get(name) ?? false;
+  }
+
+  /** The tag of a generation, in the form that was listed, where it was. */
+  tagOf(name: GenerationName): string {
+    return this.#tags.get(name) ?? segmentTag(name);
   }
 
   live(): GenerationName[] {
@@ -172,15 +179,16 @@ async function loadSegment(
   context: ProtocolContext,
   layers: LayerLoader,
   name: GenerationName,
+  listed: string,
 ): Promise<SegmentLayer | undefined> {
   const known = layers.ofSegment(name);
   if (known !== undefined) return known;
   const { store, signal } = context;
-  const tag = segmentTag(name);
-  const manifest = await store.readManifest(tag, { signal });
-  if (manifest === undefined || manifest === "unchanged") return undefined;
+  const segment = await readTag(store, listed, { signal });
+  if (segment === undefined) return undefined;
+  const { tag, stored } = segment;
   const where = `${tag} of ${store.name}`;
-  const layer = await layers.load(indexLayerOf(decodeManifest(manifest.bytes, where), where));
+  const layer = await layers.load(indexLayerOf(decodeManifest(stored.bytes, where), where));
   const [generation] = layer?.generations ?? [];
   if (layer?.kind === "segment" && generation !== undefined) {
     return { id: layer.id, generation: { ...generation, name } };

@@ -1,7 +1,7 @@
 /** Reading every live segment for itself, whatever the root says: each as far as it can be read. */
 import type { EntryLine } from "../cache/entry.ts";
 import type { PublishRecord } from "../cache/record.ts";
-import { type GenerationName, generationId, parseTag, segmentTag } from "../cache/tags.ts";
+import { type GenerationName, generationId, parseTag } from "../cache/tags.ts";
 import { mapConcurrently } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
@@ -26,28 +26,27 @@ export async function readSegments(context: ProtocolContext): Promise<Segments> 
   const { store, concurrency, signal } = context;
   const tags = (await store.listTags({ signal })).map((tag) => ({ tag, parsed: parseTag(tag) }));
   const dead = new Set(tags.flatMap(({ parsed }) => (parsed?.kind === "dead" ? [parsed.id] : [])));
-  const live = tags.flatMap(({ parsed }) =>
-    parsed?.kind === "segment" && !dead.has(generationId(parsed.name)) ? [parsed.name] : [],
-  );
+  const live = new Map<GenerationName, string>();
+  for (const { tag, parsed } of tags)
+    if (parsed?.kind === "segment" && !dead.has(generationId(parsed.name))) live.set(parsed.name, tag);
   const readable: Segment[] = [];
   const unreadable: GenerationName[] = [];
   const findings: Finding[] = [];
-  await mapConcurrently(live.sort(), concurrency, async (name) => {
+  await mapConcurrently([...live].sort(), concurrency, async ([name, tag]) => {
     try {
       const lines: EntryLine[] = [];
       // Undefined when it was deleted since the list was made.
-      const header = await readSegment(context, name, (line) => lines.push(line));
+      const header = await readSegment(context, name, (line) => lines.push(line), tag);
       if (header) readable.push({ name, record: header.record, lines });
     } catch (error) {
       if (!(error instanceof NixcacheError && error.code === "corrupt")) throw error;
       unreadable.push(name);
-      findings.push({ kind: "segment-unreadable", subject: segmentTag(name), detail: error.message });
+      findings.push({ kind: "segment-unreadable", subject: tag, detail: error.message });
     }
   });
-  const known = new Set(live);
   for (const { tag, parsed } of tags) {
-    if (parsed?.kind !== "hold" || known.has(parsed.name) || dead.has(generationId(parsed.name))) continue;
-    if (!known.has((await holdOwner(store, tag, { signal })) ?? "")) {
+    if (parsed?.kind !== "hold" || live.has(parsed.name) || dead.has(generationId(parsed.name))) continue;
+    if (!live.has((await holdOwner(store, tag, { signal })) ?? "")) {
       findings.push({ kind: "hold-orphan", subject: tag, detail: "gc removes it after 7 days" });
     }
   }

@@ -220,7 +220,7 @@ describe("names", () => {
 });
 
 describe("publishes", () => {
-  const name = (i: number) => `20260101T0000${String(i).padStart(2, "0")}Z-0123456789abcdef`;
+  const name = (i: number) => `20260101t0000${String(i).padStart(2, "0")}z-0123456789abcdef`;
   const record = (more: Partial<PublishRecord> = {}) => testRecord([], new TestHost(), more);
 
   test("the newest first, page by page, each once", async () => {

@@ -14,7 +14,7 @@ import { join } from "node:path";
 import { IndexDamaged, IndexDatabase } from "../../../src/cache/database.ts";
 import type { EntryLine } from "../../../src/cache/entry.ts";
 import { digestOf } from "../../../src/oci/digest.ts";
-import { storeHash, testEntry } from "../../support/protocol.ts";
+import { storeHash, TestHost, testEntry, testRecord } from "../../support/protocol.ts";
 
 let folder: string;
 beforeEach(() => {
@@ -169,6 +169,30 @@ test("a file of an older version is emptied, and what it took is given back", as
     expect(database.view.narinfo(storeHash("a"))).toBeDefined();
   }
   expect(statSync(path).size).toBeLessThan(before / 4);
+});
+
+test("a file of the version whose names of generations had capitals is taken over", async () => {
+  const path = join(folder, "index.sqlite");
+  const name = "20261123t175346z-0123456789abcdef";
+  const record = testRecord([], new TestHost());
+  {
+    using database = IndexDatabase.open(path);
+    await database.update(async (change) => {
+      const layer = change.addLayer(digestOf("one"), 1);
+      change.addEntry(layer, testEntry("a").line);
+      change.setGenerations(layer, [{ name, record }]);
+    }, noWait);
+  }
+  {
+    using earlier = new Database(path);
+    earlier.run("UPDATE generation SET name = replace(replace(name, 't', 'T'), 'z', 'Z')");
+    earlier.run("PRAGMA user_version = 7");
+  }
+  for (let opening = 1; opening <= 2; opening++) {
+    using database = IndexDatabase.open(path);
+    expect(database.view.narinfo(storeHash("a"))).toBeDefined();
+    expect(database.view.generations()).toEqual([{ name, record }]);
+  }
 });
 
 /** How often this process has read from a file so far. */

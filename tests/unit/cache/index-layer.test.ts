@@ -7,7 +7,7 @@ import { TestHost, testEntry, testRecord } from "../../support/protocol.ts";
 import { propertyParameters } from "../../support/seed.ts";
 
 const RECORD = testRecord([], new TestHost());
-const NAME = "20260101T000000Z-0123456789abcdef";
+const NAME = "20260101t000000z-0123456789abcdef";
 
 function parse(lines: Iterable<string>) {
   const parser = new LayerParser("layer");

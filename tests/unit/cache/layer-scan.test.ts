@@ -11,7 +11,7 @@ import { propertyParameters } from "../../support/seed.ts";
 
 const HEADER: LayerHeader = {
   kind: "root",
-  covers: [{ name: "20260101T000000Z-0123456789abcdef", record: testRecord([], new TestHost()) }],
+  covers: [{ name: "20260101t000000z-0123456789abcdef", record: testRecord([], new TestHost()) }],
   nonce: "n",
 };
 

@@ -385,7 +385,7 @@ describe("a copy that cannot have everything", () => {
         "a generation that is not there",
         async () => {},
         /memory has no generation 2026/,
-        ["20260101T000000Z-0123456789abcdef"],
+        ["20260101t000000z-0123456789abcdef"],
       ],
     ],
   )("says so of %s, and writes nothing", async (_, prepare, message, only) => {

@@ -45,7 +45,7 @@ describe("gc and what is left over", () => {
     const there = await commitNames(machine, ["there"], MAIN_LINE);
     const kept = await holdFor(there, "a");
     machine.host.time += HOUR;
-    await holdFor("20200101T000000Z-0123456789abcdef", "b");
+    await holdFor("20200101t000000z-0123456789abcdef", "b");
     machine.host.time += HOUR;
     await holdFor("no name", "c");
     machine.host.time += HOUR;

@@ -10,7 +10,7 @@ import { TestHost, testRecord } from "../../support/protocol.ts";
 
 /** The n-th, an hour after the one before. */
 const name = (n: number) =>
-  `20260101T${String(n).padStart(2, "0")}0000Z-${String(n).padStart(2, "0")}23456789abcdef`;
+  `20260101t${String(n).padStart(2, "0")}0000z-${String(n).padStart(2, "0")}23456789abcdef`;
 
 function generation(n: number, record: Partial<PublishRecord> = {}): Generation {
   return { name: name(n), record: testRecord([], new TestHost(), record) };
@@ -42,10 +42,12 @@ describe("a generation is found by", () => {
   test.each<[string, string, number]>([
     ["its name", name(3), 3],
     ["its tag", segmentTag(name(3)), 3],
-    ["the beginning of its name", "20260101T03", 3],
-    ["the beginning of its tag", "seg-20260101T03", 3],
+    ["its name as an earlier version told it", name(3).replace("t", "T").replace("z", "Z"), 3],
+    ["the beginning of its name", "20260101t03", 3],
+    ["the beginning of its name, with capitals", "20260101T03", 3],
+    ["the beginning of its tag", "seg-20260101t03", 3],
     ["the name of an ended one", name(20), 20],
-    ["its dead tag", deadTag(name(20), 0), 20],
+    ["its dead tag", deadTag(segmentTag(name(20)), 0), 20],
     ["the beginning of the name of an ended one", "20260101T20", 20],
     ["latest", "latest", 13],
     ["the number of a pull request, whose branch is called main", "7/merge", 12],
@@ -61,7 +63,7 @@ describe("a generation is found by", () => {
     ["two steps back", "main~2", 1],
     ["a step back from a part", `${name(7)}~1`, 6],
     ["a step back from the first part", `${name(6)}~1`, 3],
-    ["a step back from the beginning of a name", "20260101T08~1", 3],
+    ["a step back from the beginning of a name", "20260101t08~1", 3],
   ])("%s", (_, selector, expected) => {
     expect(selectGeneration(selector, known)).toBe(name(expected));
   });
@@ -69,7 +71,7 @@ describe("a generation is found by", () => {
 
 describe("nothing is found by", () => {
   test.each<[string, string, string, RegExp]>([
-    ["a name that nobody has", name(30), "absent", /no generation is called "20260101T300000Z.*14 others/],
+    ["a name that nobody has", name(30), "absent", /no generation is called "20260101t300000z.*14 others/],
     ["a word", "nonsense", "absent", /"nonsense"/],
     ["the empty text", "", "absent", /""/],
     ["a step alone", "~1", "absent", /"~1"/],
@@ -83,7 +85,7 @@ describe("nothing is found by", () => {
       "the beginning of many names",
       "20260101",
       "usage",
-      /could be 14 generations: "20260101T20.* and 9 more/,
+      /could be 14 generations: "20260101t20.* and 9 more/,
     ],
     ["a branch of two sources", "next", "usage", /could be 2 sources: "other#next", "r#next"/],
     ["what would drive a terminal", "\u001b[31m", "absent", /\\u001b\[31m/],

@@ -156,7 +156,7 @@ describe("a path that is held no more", () => {
     using context = party(store);
     const { first, second, endings } = await ended(context);
     // Two runs of gc may both have ended it: the first counts.
-    const tag = `dead-20300101T000000Z-${first.split("-")[1]}`;
+    const tag = `dead-20300101t000000z-${first.split("-")[1]}`;
     store.tags.set(tag, store.tags.get(`seg-${first}`) as never);
     using other = party(store, context.host);
     expect(await explained(other, "gone")).toEqual({

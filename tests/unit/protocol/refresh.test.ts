@@ -124,7 +124,7 @@ describe("refresh", () => {
     const root = store.manifests.get(store.tags.get(ROOT_TAG) as never);
     expect(decodeManifest(root?.bytes as Uint8Array, "root").layers).toHaveLength(2);
     const segment = store.manifests.get(store.tags.get(segmentTag(first)) as never);
-    await store.writeManifest(deadTag(first, 0), "", segment?.bytes as Uint8Array);
+    await store.writeManifest(deadTag(segmentTag(first), 0), "", segment?.bytes as Uint8Array);
     for (const known of [true, false]) {
       using fresh = party(store);
       const reader = known ? publisher : fresh;
@@ -138,9 +138,9 @@ describe("refresh", () => {
     using publisher = party(store);
     const name = await commitNames(publisher, ["a"]);
     const segment = store.manifests.get(store.tags.get(segmentTag(name)) as never);
-    await store.writeManifest(deadTag(name, 0), "", segment?.bytes as Uint8Array);
+    await store.writeManifest(deadTag(segmentTag(name), 0), "", segment?.bytes as Uint8Array);
     await refresh(publisher, { list: true });
-    store.hidden.add(deadTag(name, 0));
+    store.hidden.add(deadTag(segmentTag(name), 0));
     await refresh(publisher, { list: true });
     expect(viewOf(publisher, NAMES)).toEqual([]);
   });

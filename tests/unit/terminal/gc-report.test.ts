@@ -6,7 +6,7 @@ import { decisionLines, freedLines, gcSummary, refusalLines } from "../../../src
 
 function decision(n: number, source: string, more: Pick<Decision, "ends" | "rule" | "reason">): Decision {
   const record = { time: "", tool: "", source, roots: {}, keys: [], content: digestOf(""), entries: 1 };
-  return { name: `20260101T000000Z-${n.toString(16).padStart(16, "0")}`, record, ...more };
+  return { name: `20260101t000000z-${n.toString(16).padStart(16, "0")}`, record, ...more };
 }
 
 const ends = { ends: true, rule: "age", reason: "older than 30 days" } as const;
@@ -50,7 +50,7 @@ const report: GcReport = {
 
 test("a line for each generation that ends, and one for each reason of a source's others", () => {
   expect(decisionLines(report, true)).toEqual([
-    "would end 20260101T000000Z-0000000000000001 of a: older than 30 days",
+    "would end 20260101t000000z-0000000000000001 of a: older than 30 days",
     "kept 2 generations of a: the newest",
     "kept 1 generation of b: the newest",
   ]);

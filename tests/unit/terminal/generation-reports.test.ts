@@ -13,7 +13,7 @@ import { pathOf } from "../../support/publish.ts";
 
 const NOW = Date.UTC(2026, 5, 1);
 const SCREEN = { columns: 80, colors: false };
-const name = (day: number) => `202605${String(day).padStart(2, "0")}T000000Z-0123456789abcdef`;
+const name = (day: number) => `202605${String(day).padStart(2, "0")}t000000z-0123456789abcdef`;
 
 const record = (more: Partial<PublishRecord> = {}): PublishRecord =>
   testRecord([], new TestHost(), {

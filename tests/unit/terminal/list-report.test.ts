@@ -5,7 +5,7 @@ import { listJson, listLines, listTotals } from "../../../src/terminal/list-repo
 import { storeHash, TestHost, testRecord } from "../../support/protocol.ts";
 
 const NOW = Date.UTC(2026, 5, 1);
-const GENERATION = "20260531T000000Z-0123456789abcdef";
+const GENERATION = "20260531t000000z-0123456789abcdef";
 
 const path = (name: string, more: Partial<ListedPath> = {}): ListedPath => ({
   hash: storeHash(name),

@@ -10,7 +10,7 @@ const PIN: ListedPin = {
   until: null,
   over: false,
   keepRevisions: 1,
-  revisions: [{ generation: "20260102T030405Z-0123456789abcdef", path: "", time: "" }],
+  revisions: [{ generation: "20260102t030405z-0123456789abcdef", path: "", time: "" }],
   paths: 2,
   bytes: 3 * 1024 ** 2,
 };

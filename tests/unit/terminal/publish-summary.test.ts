@@ -3,7 +3,7 @@ import { type PublishFacts, publishSummary } from "../../../src/terminal/publish
 
 const FACTS: PublishFacts = {
   result: {
-    generation: "20260101T000000Z-0123456789abcdef",
+    generation: "20260101t000000z-0123456789abcdef",
     paths: { closure: 6, upstream: 2, restated: 1, uploaded: 2 },
     bytes: { nar: 3 * 2 ** 20, sent: 2 ** 20 },
     newPaths: [

@@ -75,7 +75,7 @@ test("traffic is kept for an hour, in intervals, the last of which is under way"
 
 describe("a publish record", () => {
   const shown = (more: Parameters<typeof testRecord>[2]) =>
-    publishOf({ name: "20260101T000000Z-0123456789abcdef", record: testRecord([], new TestHost(), more) });
+    publishOf({ name: "20260101t000000z-0123456789abcdef", record: testRecord([], new TestHost(), more) });
   const revision = "a".repeat(40);
   const run = "https://github.com/o/r/actions/runs/12";
 
