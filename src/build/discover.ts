@@ -65,6 +65,8 @@ export interface DiscoverOptions {
   readonly signal?: AbortSignal;
   /** More arguments for `nix eval`. */
   readonly extraArgs?: readonly string[];
+  /** A folder for temporary files. */
+  readonly temporary: string;
   /** Where the file of a store path is. Default: the path itself. */
   realPath?(storePath: string): string;
   /** A line that Nix wrote meanwhile: a warning, a trace of the flake's, what it fetches. Each comes once. */

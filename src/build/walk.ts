@@ -7,6 +7,7 @@
  * was found is known, and who is to blame, and the next one goes on behind it.
  */
 import { NixcacheError, preview } from "../errors.ts";
+import { nixString } from "../nix/nix-string.ts";
 import { type PathPattern, SEPARATOR } from "./attribute-path.ts";
 import type { Selector } from "./selector.ts";
 
@@ -68,10 +69,6 @@ export function parseWalkLine(line: string): WalkEvent | undefined {
   } catch (cause) {
     throw new NixcacheError("nix-store", `nix eval: got ${preview(line)}, expected JSON`, { cause });
   }
-}
-
-export function nixString(text: string): string {
-  return `"${text.replace(/[\\"$]/g, "\\$&")}"`;
 }
 
 /**

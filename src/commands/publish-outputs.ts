@@ -100,7 +100,7 @@ export async function discoverAll(
   for (const request of requests) {
     const discovery = await discover({
       ...request,
-      ...{ env, signal, cwd, system: nixSystem() },
+      ...{ env, signal, cwd, system: nixSystem(), temporary: spoolDirectory(env) },
       ...(storeRoot !== undefined && { extraArgs: ["--store", storeRoot] }),
       realPath: (path) => store.realPath(path),
       onLine: (line) => lines.line(line),

@@ -4,9 +4,7 @@ import type { CommandResult, RunCommand } from "./command.ts";
 import { notValid } from "./database.ts";
 import type { Environment, StoreLocation } from "./location.ts";
 import { type PathInfo, parsePathInfoJson } from "./path-info.ts";
-
-/** Paths for one call: 1,000 of the longest fit into a command line twice over. */
-const BATCH = 1_000;
+import { inBatches } from "./spawn.ts";
 
 /** `path-info` counts as experimental, and is refused where the person has not switched it on. */
 export const EXPERIMENTAL = ["--extra-experimental-features", "nix-command flakes"];
@@ -25,11 +23,11 @@ export class NixCommands {
   /** Those of `paths` that are not valid. Never fetches or builds anything. */
   async invalid(paths: readonly string[]): Promise<string[]> {
     const found: string[] = [];
-    for (const batch of batches(paths)) {
+    await inBatches(paths, async (batch) => {
       const argv = ["nix-store", ...this.#store(), "--check-validity", "--print-invalid", ...batch];
       const { stdout } = check(argv, await this.#run(argv, this.#env));
       found.push(...stdout.split("\n").filter((line) => line !== ""));
-    }
+    });
     return found;
   }
 
@@ -39,10 +37,10 @@ export class NixCommands {
     const [absent] = await this.invalid(roots);
     if (absent !== undefined) throw notValid(absent);
     const infos = new Map<string, PathInfo>();
-    for (const batch of batches(roots)) {
+    await inBatches(roots, async (batch) => {
       const output = await this.#pathInfo(batch);
       for (const info of parsePathInfoJson(output, this.#location.storeDir)) infos.set(info.path, info);
-    }
+    });
     return [...infos.values()];
   }
 
@@ -73,8 +71,4 @@ function check(argv: readonly string[], result: CommandResult): CommandResult {
     hint: "Run `nix store ping` to see whether the Nix store can be reached.",
     cause: new Error(result.stderr),
   });
-}
-
-function* batches(paths: readonly string[]): Generator<readonly string[]> {
-  for (let start = 0; start < paths.length; start += BATCH) yield paths.slice(start, start + BATCH);
 }

@@ -1,8 +1,10 @@
 /** Applies a Nix function to a flake's outputs, or to what a Nix file says, by `nix eval`. */
 import { NixcacheError } from "../errors.ts";
 import { EXPERIMENTAL } from "./ask.ts";
+import { writeExpression } from "./expression-file.ts";
 import { type LinesResult, runLines } from "./lines.ts";
 import type { Environment } from "./location.ts";
+import { MAX_ARGUMENT_BYTES } from "./spawn.ts";
 
 /** Traced when the function is reached. */
 const APPLIED = "nixcache-applied";
@@ -19,6 +21,8 @@ export interface EvaluateOptions {
   readonly system: string;
   /** More arguments for `nix eval`, such as `--accept-flake-config`. */
   readonly extraArgs?: readonly string[] | undefined;
+  /** A folder for what is too long to be an argument. */
+  readonly temporary: string;
 }
 
 export interface Evaluation {
@@ -65,7 +69,7 @@ export class Evaluator {
       else onLine(line);
     };
     const marked = `outputs: builtins.trace "${APPLIED}" ((${expression}) outputs)`;
-    const result = await runLines(this.#command(marked), { ...this.#options, onLine: take });
+    const result = await this.#evaluate(marked, take);
     signal?.throwIfAborted();
     if (result.exitCode === 0) return { error: [] };
     if (!applied && this.#knowsRoot && "flake" in this.#source) {
@@ -74,6 +78,15 @@ export class Evaluator {
     }
     if (error.length === 0) error.push(`error: ${howItEnded(result)}`);
     return { error };
+  }
+
+  async #evaluate(expression: string, onLine: (line: string) => void): Promise<LinesResult> {
+    const options = { ...this.#options, onLine };
+    if (Buffer.byteLength(expression) < MAX_ARGUMENT_BYTES) {
+      return await runLines(this.#command(expression), options);
+    }
+    await using file = await writeExpression(expression, this.#options.temporary);
+    return await runLines(this.#command("flake" in this.#source ? file.pure : file.impure), options);
   }
 
   #command(expression: string): string[] {

@@ -4,9 +4,7 @@ import { join } from "node:path";
 import { NixcacheError } from "../errors.ts";
 import { runLines } from "./lines.ts";
 import type { Environment } from "./location.ts";
-
-/** Paths for one command: each has 255 characters at most, and Linux takes 2 MiB. */
-const BATCH = 4_000;
+import { inBatches } from "./spawn.ts";
 
 export interface HoldOptions {
   readonly env: Environment;
@@ -27,10 +25,10 @@ export async function hold(paths: readonly string[], options: HoldOptions): Prom
   const release = () => rm(folder, { recursive: true, force: true });
   const store = options.storeRoot === undefined ? [] : ["--store", options.storeRoot];
   try {
-    for (let start = 0; start < paths.length; start += BATCH) {
+    let links = 0;
+    await inBatches(paths, async (batch) => {
       // Versions before 2.4 want --indirect for links elsewhere than in Nix's own folder.
-      const root = ["--add-root", join(folder, `${start}`), "--indirect"];
-      const batch = paths.slice(start, start + BATCH);
+      const root = ["--add-root", join(folder, `${++links}`), "--indirect"];
       const said: string[] = [];
       const argv = ["nix-store", "--realise", ...store, ...root, ...batch];
       const { exitCode } = await runLines(argv, { ...options, onLine: (line) => said.push(line) });
@@ -42,7 +40,7 @@ export async function hold(paths: readonly string[], options: HoldOptions): Prom
           `cannot keep what was built from the garbage collector: ${reason}`,
         );
       }
-    }
+    });
   } catch (error) {
     await release();
     throw error;

@@ -1,7 +1,6 @@
 /** Runs one of Nix's commands and hands on its standard error line by line, while it runs. */
-import { messageOf } from "../errors.ts";
-import { cannotStart } from "./command.ts";
 import type { Environment } from "./location.ts";
+import { startProgram } from "./spawn.ts";
 
 /** A longer line is handed on in pieces: a build may write gigabytes without a newline. UTF-16 units. */
 const MAX_LINE = 4 * 1024 * 1024;
@@ -30,23 +29,9 @@ export interface LinesResult {
  * @throws `nix-store` when it cannot be started. How it ends is a result, also after the signal fired.
  */
 export async function runLines(argv: readonly string[], options: LinesOptions): Promise<LinesResult> {
-  const { env, signal } = options;
-  const [name = ""] = argv;
-  const program = Bun.which(name, { PATH: env.PATH ?? "" });
-  if (program === null) throw cannotStart(name, "it is not in PATH", undefined);
+  const { env, cwd, signal } = options;
   if (signal?.aborted) return { exitCode: null, signal: "SIGTERM" };
-  let child: Bun.Subprocess<"ignore", "ignore", "pipe">;
-  try {
-    child = Bun.spawn([program, ...argv.slice(1)], {
-      env: { ...env },
-      ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
-      stdin: "ignore",
-      stdout: "ignore",
-      stderr: "pipe",
-    });
-  } catch (error) {
-    throw cannotStart(name, messageOf(error), error);
-  }
+  const child = startProgram(argv, env, { stdout: "ignore", cwd });
 
   let killer: Timer | undefined;
   const stop = () => {

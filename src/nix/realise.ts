@@ -5,9 +5,7 @@
 import { type LinesResult, runLines } from "./lines.ts";
 import type { Environment } from "./location.ts";
 import { type LogEvent, parseLogLine } from "./log-event.ts";
-
-/** Derivations for one command: Linux takes 2 MiB of arguments and environment, and a path has 255 at most. */
-const BATCH = 4_000;
+import { inBatches } from "./spawn.ts";
 
 export interface RealiseOptions {
   readonly env: Environment;
@@ -37,12 +35,13 @@ export async function realise(drvPaths: readonly string[], options: RealiseOptio
     ...extraArgs,
   ];
   let ended: LinesResult = { exitCode: 0, signal: null };
-  for (let start = 0; start < drvPaths.length && !options.signal?.aborted; start += BATCH) {
-    const result = await runLines([...command, ...drvPaths.slice(start, start + BATCH)], {
+  await inBatches(drvPaths, async (batch) => {
+    if (options.signal?.aborted) return;
+    const result = await runLines([...command, ...batch], {
       ...options,
       onLine: (line) => options.onEvent(parseLogLine(line)),
     });
     if (result.exitCode !== 0 || ended.exitCode === 0) ended = result;
-  }
+  });
   return ended;
 }

@@ -14,7 +14,7 @@ async function targetsOf(nix: TestNix, packages: string) {
   mkdirSync(folder, { recursive: true });
   writeFileSync(join(folder, "flake.nix"), flakeText(`packages.${SYSTEM} = rec { ${packages} };`));
   const source = { flake: `path:${folder}` };
-  const found = await discover({ source, system: SYSTEM, env: nix.env });
+  const found = await discover({ source, system: SYSTEM, env: nix.env, temporary: nix.folder });
   expect(found.broken).toEqual([]);
   return found.targets;
 }
@@ -146,7 +146,7 @@ describe.skipIf(!hasNix())("the real Nix", () => {
       const env = { ...nix.env, NIX_REMOTE: nix.root === undefined ? (nix.env.NIX_REMOTE ?? "") : root };
       const again = await (async () => {
         const source = { flake: `path:${join(nix.folder, "flake")}` };
-        return (await discover({ source, system: SYSTEM, env })).targets;
+        return (await discover({ source, system: SYSTEM, env, temporary: nix.folder })).targets;
       })();
       const extraArgs = ["--option", "extra-substituters", cache, "--option", "require-sigs", "false"];
       const { byName, lines } = await buildAll(nix, again, { env, extraArgs });

@@ -40,6 +40,7 @@ async function withCountedNix(body: (counted: CountedNix) => Promise<void>): Pro
           system: SYSTEM,
           env,
           cwd: nix.folder,
+          temporary: nix.folder,
           realPath: (path) => nix.realPath(path),
           onLine: (line) => lines.push(line),
           ...options,
@@ -236,6 +237,27 @@ describe.skipIf(!hasNix())("the real Nix", () => {
         "nothing.here": "there is no such attribute",
         ".tool": "there is no such attribute",
       });
+      expect(evaluations()).toBe(1);
+    });
+  });
+
+  test("more names and patterns than an argument can hold, of a flake and of a file", async () => {
+    await withCountedNix(async ({ nix, find, evaluations }) => {
+      const long = "long-name-".repeat(30);
+      const set = `builtins.listToAttrs (builtins.genList (n: {
+        name = "${long}\${toString n}"; value = sh "n\${toString n}" "mkdir $out" { }; }) 700)`;
+      const names = Array.from({ length: 700 }, (_, index) => `${long}${index}`);
+      const exclude = names.slice(0, 60).map((name) => `**.${name}`);
+      const found = await find(flakeText(`packages.${SYSTEM} = ${set};`), { outputs: names, exclude });
+      expect(found.broken).toEqual([]);
+      expect(attributes(found.targets)).toEqual(names.slice(60).map((name) => `packages.${SYSTEM}.${name}`));
+      expect(evaluations()).toBe(1);
+
+      const file = join(nix.folder, "many.nix");
+      writeFileSync(file, `(${flakeText(`all = ${set};`)}).outputs { self = { }; }`);
+      const outputs = names.map((name) => `all.${name}`);
+      const parts = await find("", { source: { file }, outputs });
+      expect(attributes(parts.targets)).toEqual(outputs);
       expect(evaluations()).toBe(1);
     });
   });

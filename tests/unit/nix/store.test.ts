@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSyn
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { NixcacheError } from "../../../src/errors.ts";
-import type { CommandResult } from "../../../src/nix/command.ts";
+import type { CommandResult, RunCommand } from "../../../src/nix/command.ts";
 import { openNixStore } from "../../../src/nix/store.ts";
 import { createNixDatabase, insertPath, storePath } from "../../support/nix-database.ts";
 
@@ -210,15 +210,18 @@ describe("no database to read", () => {
     expect(error.hint).toContain("Install Nix");
   });
 
-  test("thousands of paths are asked for in several calls", async () => {
-    const paths = Array.from({ length: 2_500 }, (_, index) => storePath(`p${index}`));
-    const infos = paths.map((path) => ({ path, narHash: `sha256:${"0".repeat(64)}`, narSize: 1 }));
-    answers = [ok(""), ok(""), ok("")];
-    for (let start = 0; start < 2_500; start += 1_000) {
-      answers.push(ok(JSON.stringify(infos.slice(start, start + 1_000))));
-    }
-    const found = await open({ ...NONE, NIX_REMOTE: "daemon" }).closure(paths);
+  test("more paths than a command line takes are asked for in several calls", async () => {
+    const paths = Array.from({ length: 10_000 }, (_, index) => storePath(`${"long-".repeat(38)}${index}`));
+    const infoOf = (path: string) => ({ path, narHash: `sha256:${"0".repeat(64)}`, narSize: 1 });
+    const run: RunCommand = async (argv) => {
+      const asked = argv.filter((word) => word.startsWith("/nix/store/"));
+      calls.push([...argv]);
+      return ok(argv.includes("path-info") ? JSON.stringify(asked.map(infoOf)) : "");
+    };
+    const env = { ...NONE, NIX_REMOTE: "daemon" };
+    const found = await openNixStore({ env, run }).closure(paths);
     expect(found.map((info) => info.path)).toEqual([...paths].sort());
-    expect(calls.length).toBe(6);
+    expect(calls.length).toBe(8);
+    for (const argv of calls) expect(argv.join(" ").length).toBeLessThan(1024 ** 2);
   });
 });
