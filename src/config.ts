@@ -13,11 +13,13 @@ import { type PublicKey, parsePublicKey } from "./nar/signing-key.ts";
 import type { Environment } from "./nix/location.ts";
 import type { CredentialSources } from "./oci/credentials.ts";
 import { digestHex, digestOf } from "./oci/digest.ts";
+import { CACHE_PACKAGE, isGitHubName } from "./oci/github-name.ts";
 import type { GitHubPackage } from "./oci/github-packages.ts";
 import {
   type CacheReference,
   formatReference,
   GHCR_HOST,
+  gitHubCache,
   isLoopback,
   parseReference,
 } from "./oci/reference.ts";
@@ -78,7 +80,8 @@ export function cacheReference(flag: string | undefined, env: Environment): Cach
   const repository = variable(env, "NIXCACHE_REPO") ?? actions;
   if (repository !== undefined) {
     const registry = variable(env, "NIXCACHE_REGISTRY");
-    return parseReference(registry ? `${registry}/${repository}/nix-cache`.toLowerCase() : repository);
+    if (isGitHubName(repository)) return gitHubCache(repository, registry);
+    return parseReference(registry ? `${registry}/${repository}/${CACHE_PACKAGE}` : repository);
   }
   const data = variable(env, "XDG_DATA_HOME") ?? join(home(env), ".local", "share");
   return { kind: "layout", path: join(data, "nixcache", "cache") };

@@ -49,7 +49,7 @@ let
 in
 [
   (refuse (references == [ ]) "no cache is named. Set repo = \"OWNER/REPO\", or caches.")
-  (refuse (cfg.repo != null && !matches "[A-Za-z0-9._-]+/[A-Za-z0-9._-]+" cfg.repo)
+  (refuse (cfg.repo != null && !service.isGitHubName cfg.repo)
     "repo is ${builtins.toJSON cfg.repo}, expected OWNER/REPO. Caches elsewhere than on GitHub belong into caches."
   )
   (refuse (cfg.port == 0) "port is 0, which is another one at each start. Choose one that Nix can be told of.")

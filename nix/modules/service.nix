@@ -19,6 +19,12 @@ rec {
     in
     if path != reference || hasPrefix "/" path || hasPrefix "." path then path else null;
 
+  # OWNER/REPO at GitHub. It is passed on as it is: nixcache finds the name of its cache, as src/oci/github-name.ts says.
+  isGitHubName =
+    text:
+    builtins.match "[A-Za-z0-9_-]+/[A-Za-z0-9._-]+" text != null
+    && builtins.match ".*/[.]{1,2}|localhost/.*" text == null;
+
   # ghcr.io itself, and OWNER/REPO, whose first part is no host.
   isGitHub =
     reference:

@@ -4,12 +4,12 @@ import type { Context } from "../context.ts";
 import { EXIT_CODES, NixcacheError, preview } from "../errors.ts";
 import type { Repository } from "../init/files.ts";
 import { writeFiles } from "../init/write.ts";
+import { isGitHubName } from "../oci/github-name.ts";
 import { defaultBranch, readCheckout } from "../system/git.ts";
 import { REPOSITORY, VERSION } from "../version.ts";
 import { type Arguments, command, usageError } from "./command.ts";
 
-const NAME = /^[A-Za-z0-9][\w.-]*\/[A-Za-z0-9_.][\w.-]*$/;
-const ACTION = /^[A-Za-z0-9][\w.-]*\/[A-Za-z0-9_.][\w./-]*@[\w./-]+$/;
+const ACTION = /^[\w-]+\/[\w.-][\w./-]*@[\w./-]+$/;
 
 export const init = command(
   { name: "init", description: "Write what makes a repository publish its own cache in GitHub Actions" },
@@ -58,7 +58,7 @@ async function readRepository(folder: string, given: Arguments, { env }: Context
     throw usageError(`${folder} is inside the checkout ${checkout.folder}, expected its top folder`);
   }
   const name = given.text("repo") ?? /^https:\/\/github\.com\/(.+)$/.exec(checkout.origin ?? "")?.[1];
-  if (name === undefined || !NAME.test(name)) {
+  if (name === undefined || !isGitHubName(name)) {
     const found = given.text("repo") ?? checkout.origin;
     throw new NixcacheError(
       "usage",

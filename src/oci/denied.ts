@@ -5,6 +5,7 @@
 import { NixcacheError } from "../errors.ts";
 import type { Access } from "./access.ts";
 import { sanitize } from "./body.ts";
+import { isRenamedOwner } from "./github-name.ts";
 import { GHCR_HOST, type RegistryReference } from "./reference.ts";
 import { parseErrors } from "./retry.ts";
 
@@ -40,6 +41,9 @@ function hintFor({ reference, access, hasCredentials, at }: Denial): string {
     return hasCredentials
       ? `Check that the account may ${access} there and that its password or token is valid (docker login ${host}).`
       : `Run docker login ${host}.`;
+  }
+  if (isRenamedOwner(reference.repository)) {
+    return "GitHub's registry has no place for an account whose name begins or ends with a hyphen. Name another registry with --cache or NIXCACHE_REGISTRY.";
   }
   const scope =
     access === "pull" ? "read:packages" : access === "delete" ? "delete:packages" : "write:packages";

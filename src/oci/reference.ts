@@ -4,7 +4,7 @@
  * | written | means |
  * |---|---|
  * | `HOST[:PORT]/NAME` | a repository of a registry; the first component has a dot or a colon, or is `localhost`, as docker tells hosts apart |
- * | `OWNER/REPO` | `ghcr.io/owner/repo/nix-cache` |
+ * | `OWNER/REPO` | `ghcr.io/owner/repo/nix-cache`; names that are no such names become some, see `github-name.ts` |
  * | `/…`, `./…`, `../…`, `.`, `..`, `oci:…` | a folder |
  *
  * HTTPS, but HTTP for loopback hosts and where the reference begins with `http://`.
@@ -13,6 +13,7 @@
  */
 import { NixcacheError, preview, withoutUser } from "../errors.ts";
 import { isDigest } from "./digest.ts";
+import { CACHE_PACKAGE, cacheNameOf, isGitHubName, NAME_COMPONENT } from "./github-name.ts";
 
 export interface RegistryReference {
   readonly kind: "registry";
@@ -31,13 +32,14 @@ export interface LayoutReference {
 export type CacheReference = RegistryReference | LayoutReference;
 
 export const GHCR_HOST = "ghcr.io";
-/** The package below `ghcr.io/OWNER/REPO` that `OWNER/REPO` is short for. */
-export const GHCR_PACKAGE = "nix-cache";
+
+/** Where the repositories are; it is no registry. */
+const GITHUB_HOST = "github.com";
 
 /** Registries and clients stop at 255 characters for host and name together (distribution's reference.go). */
 const MAX_LENGTH = 255;
 
-const REPOSITORY = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:\/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$/;
+const REPOSITORY = new RegExp(`^${NAME_COMPONENT}(?:/${NAME_COMPONENT})*$`);
 const LABEL = "[a-z0-9](?:[a-z0-9-]*[a-z0-9])?";
 const HOST = new RegExp(`^(?:${LABEL}(?:\\.${LABEL})*|\\[[0-9a-f:.]+\\])(?::([0-9]{1,5}))?$`);
 const TAG = /^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$/;
@@ -66,6 +68,17 @@ export function parseReference(text: string): CacheReference {
   if (text.startsWith("oci:")) return parseLayout(text);
   if (/^(?:\/|\.\.?(?:\/|$))/.test(text)) return { kind: "layout", path: text };
   return parseRegistry(text);
+}
+
+/**
+ * The cache of `OWNER/REPO` at GitHub, in which no host is looked for: an account may be called `localhost`.
+ * @param registry `HOST` or `HOST:PORT`, also with a scheme or a path; GHCR without one.
+ * @throws `reference`
+ */
+export function gitHubCache(repository: string, registry: string = GHCR_HOST): CacheReference {
+  const place = registry.replace(/\/+$/, "");
+  const isWhole = /^[a-z]+:|^[./]/i.test(place) || looksLikeHost(place.split("/")[0] ?? "");
+  return parseReference(`${isWhole ? "" : "https://"}${place}/${cacheNameOf(repository)}`);
 }
 
 /** The shortest text that `parseReference` reads back as the same reference. */
@@ -127,9 +140,15 @@ function parseRegistry(text: string): RegistryReference {
   if (!isHost) return parseGitHub(text, first, name);
 
   checkHost(text, first);
-  checkRepository(text, name);
-  if (first.length + 1 + name.length > MAX_LENGTH)
-    throw invalid(text, `it is longer than ${MAX_LENGTH} characters`);
+  if (first === GITHUB_HOST) {
+    throw invalid(
+      text,
+      "it is the address of a repository, not of a registry",
+      `Write ${name.split("/").slice(0, 2).join("/")} for the cache of that repository on GHCR.`,
+    );
+  }
+  checkRepository(text, first, name);
+  checkLength(text, first, name);
   const scheme = written?.[1]?.toLowerCase() ?? (isLoopback(first) ? "http" : "https");
   return { kind: "registry", scheme: scheme === "http" ? "http" : "https", host: first, repository: name };
 }
@@ -147,12 +166,21 @@ function parseGitHub(text: string, owner: string, repo: string): RegistryReferen
       `Write ${GHCR_HOST}/${owner}/${repo} for a package on GHCR, or ./${owner}/${repo} for a folder.`,
     );
   }
-  const repository = `${owner}/${repo}/${GHCR_PACKAGE}`;
-  checkRepository(text, repository);
-  if (GHCR_HOST.length + 1 + repository.length > MAX_LENGTH) {
-    throw invalid(text, `it is longer than ${MAX_LENGTH} characters`);
+  if (!isGitHubName(`${owner}/${repo}`)) {
+    throw invalid(
+      text,
+      `${preview(`${owner}/${repo}`, 200)} is no repository name`,
+      'GitHub\'s names are made of letters, digits, ".", "_" and "-".',
+    );
   }
+  const repository = cacheNameOf(`${owner}/${repo}`);
+  checkLength(text, GHCR_HOST, repository);
   return { kind: "registry", scheme: "https", host: GHCR_HOST, repository };
+}
+
+function checkLength(text: string, host: string, repository: string): void {
+  if (host.length + 1 + repository.length > MAX_LENGTH)
+    throw invalid(text, `it is longer than ${MAX_LENGTH} characters`);
 }
 
 function refuseTagOrDigest(text: string, name: string): void {
@@ -181,8 +209,17 @@ function checkHost(text: string, host: string): void {
   }
 }
 
-function checkRepository(text: string, name: string): void {
+function checkRepository(text: string, host: string, name: string): void {
   if (REPOSITORY.test(name)) return;
+  const short =
+    host === GHCR_HOST && name.endsWith(`/${CACHE_PACKAGE}`) ? name.slice(0, -CACHE_PACKAGE.length - 1) : "";
+  if (isGitHubName(short)) {
+    throw invalid(
+      text,
+      `${preview(name, 200)} is no repository name`,
+      `Write ${short}, which stands for ${GHCR_HOST}/${cacheNameOf(short)}.`,
+    );
+  }
   throw invalid(
     text,
     `${preview(name, 200)} is no repository name`,

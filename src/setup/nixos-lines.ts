@@ -1,5 +1,6 @@
 /** What a NixOS configuration says to use a cache. */
-import { type CacheReference, formatReference, GHCR_HOST, GHCR_PACKAGE } from "../oci/reference.ts";
+import { CACHE_PACKAGE } from "../oci/github-name.ts";
+import { type CacheReference, formatReference, GHCR_HOST } from "../oci/reference.ts";
 
 /** @param url where serve answers; @param keys `name:base64` */
 export function nixosLines(reference: CacheReference, url: string, keys: readonly string[]): string {
@@ -28,7 +29,7 @@ export function nixosLines(reference: CacheReference, url: string, keys: readonl
 function which(reference: CacheReference): string {
   const name = formatReference(reference);
   const prefix = `${GHCR_HOST}/`;
-  const suffix = `/${GHCR_PACKAGE}`;
+  const suffix = `/${CACHE_PACKAGE}`;
   const short = name.slice(prefix.length, -suffix.length);
   const isShort = name.startsWith(prefix) && name.endsWith(suffix) && /^[^/]+\/[^/]+$/.test(short);
   return isShort ? `repo = ${string(short)};` : `caches = ${list([name])};`;

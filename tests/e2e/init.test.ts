@@ -3,6 +3,7 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { ROOT } from "../../scripts/process.ts";
+import { cacheNameOf } from "../../src/oci/github-name.ts";
 import {
   type RunOptions,
   readWorkflow,
@@ -84,6 +85,20 @@ test("an empty repository gets all of it, and the two steps that remain", async 
   expect(again.stdout.match(/^same /gm)?.length).toBe(5);
   expect(times()).toEqual(before);
 });
+
+test.each(["me/.dotfiles", "me/-x", "me/__x", "me/a..b", "Acme_Corp/foo-"])(
+  "%s may be the name of a repository",
+  async (name) => {
+    const folder = await checkout(`odd-${name.replace("/", "-")}`, `git@github.com:${name}.git`);
+    const { code, stderr } = await init(folder);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+    expect(readFileSync(join(folder, "README.md"), "utf8")).toContain(`nixcache use ${name} `);
+    // And so does what its workflow runs, for which this is the repository that runs.
+    const env = { NIXCACHE_REGISTRY: "127.0.0.1:1", NIXCACHE_REPO: name, NIXCACHE_RETRY_ATTEMPTS: "1" };
+    const doctor = await cli.run(["doctor", "--port", "1", "--json"], { env });
+    expect(JSON.parse(doctor.stdout).cache).toBe(`127.0.0.1:1/${cacheNameOf(name)}`);
+  },
+);
 
 test("what a person has written stays, and is listed; --force writes over it", async () => {
   const folder = await checkout("other", "https://github.com/me/other");

@@ -24,7 +24,7 @@ const AREAS: readonly Area[] = [
     // Most of oci/ talks to registries, so here the pure ones are listed: formats and types.
     name: "oci",
     layer: 0,
-    files: ["oci/{challenge,digest,link,manifest,reference,store}.ts"],
+    files: ["oci/{challenge,digest,github-name,link,manifest,reference,store}.ts"],
     mayImport: ["base"],
   },
   { name: "oci adapters", layer: 1, files: ["oci/*.ts"], mayImport: ["base", "oci"] },

@@ -341,6 +341,10 @@ describeWith(["nix"], "the modules", () => {
         'repo is "ghcr.io/a/b", expected OWNER/REPO',
         `enable = true; publicKey = "${KEY}"; repo = "ghcr.io/a/b";`,
       ],
+      ...["r.example/b", "localhost/b", "a/..", "a", "a/b/c"].map((repo): [string, string] => [
+        `repo is ${JSON.stringify(repo)}, expected OWNER/REPO`,
+        `enable = true; publicKey = "${KEY}"; repo = ${JSON.stringify(repo)};`,
+      ]),
       ["without a public key Nix takes nothing", 'enable = true; repo = "a/b";'],
       ['"me-1" is no public key', `${BASIC} publicKeys = [ "me-1" ];`],
       ['"ssh-ed25519 AAAA" is no public key', 'enable = true; repo = "a/b"; publicKey = "ssh-ed25519 AAAA";'],
@@ -385,6 +389,15 @@ describeWith(["nix"], "the modules", () => {
     ])("%s is of a wrong type", async (options, type) => {
       await expect(service(`${BASIC} ${options}`)).rejects.toThrow(type);
     });
+
+    test.each(["o/.dotfiles", "o/foo-", "o/-x", "o/__x", "o/a..b", "Acme_Corp/X", "foo-/r"])(
+      "%s is a repository at GitHub, and passed on as it is",
+      async (repo) => {
+        const options = `enable = true; publicKey = "${KEY}"; repo = "${repo}"; writable = true;`;
+        const { failed } = await evaluated("nixos", options);
+        expect(failed).toEqual([expect.stringContaining("uploads go to GitHub")]);
+      },
+    );
 
     test("a person's own service may read what is in their home", async () => {
       const { failed } = await evaluated("home", `${BASIC} caches = [ "/home/me/cache" ]; writable = true;`);

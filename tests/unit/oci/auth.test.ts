@@ -1,8 +1,10 @@
 /** Signing in, against a double that behaves as GHCR. */
 import { describe, expect, test } from "bun:test";
 import type { NixcacheError } from "../../../src/errors.ts";
+import { deniedError } from "../../../src/oci/denied.ts";
 import { digestOf } from "../../../src/oci/digest.ts";
 import type { Network } from "../../../src/oci/network.ts";
+import { parseReference } from "../../../src/oci/reference.ts";
 import { openRegistry } from "../../../src/oci/registry.ts";
 import type { Store } from "../../../src/oci/store.ts";
 import { bytesOf, randomBytes, writeBlob, writeTag } from "../../contract/oci/helpers.ts";
@@ -342,6 +344,22 @@ describe("refusals", () => {
       },
       { visibility: "missing" },
     ));
+
+  test("GitHub's registry has no place for an account with a hyphen at an end of its name", async () => {
+    const reference = parseReference("foo-/repo");
+    if (reference.kind !== "registry") throw new Error("it is a folder");
+    const denial = {
+      reference,
+      access: "push",
+      hasCredentials: true,
+      status: 403,
+      detail: "",
+      at: "token",
+    } as const;
+    expect(deniedError(denial).hint).toContain("begins or ends with a hyphen. Name another registry");
+    const usual = { ...denial, reference: { ...reference, repository: "foo-20261231/repo/nix-cache" } };
+    expect(deniedError(usual).hint).toContain("The token is expired or wrong");
+  });
 
   test("no challenge at all is a protocol error", () =>
     withDouble(async (double) => {

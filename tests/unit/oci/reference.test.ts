@@ -17,6 +17,7 @@ test.each<[string, CacheReference]>([
   ["owner/repo", registry("ghcr.io", "owner/repo/nix-cache")],
   ["Owner/My.Repo", registry("ghcr.io", "owner/my.repo/nix-cache")],
   ["ghcr.io/owner/repo/nix-cache", registry("ghcr.io", "owner/repo/nix-cache")],
+  ["owner/.github", registry("ghcr.io", "owner/github-xbdcc6a2a/nix-cache")],
   ["ghcr.io/Owner/Repo", registry("ghcr.io", "owner/repo")],
   ["GHCR.IO/x", registry("ghcr.io", "x")],
   ["https://ghcr.io/owner/repo", registry("ghcr.io", "owner/repo")],
@@ -61,7 +62,10 @@ test.each<[string, string]>([
   [`ghcr.io/owner/repo:tag@sha256:${"0".repeat(64)}`, "names a digest"],
   ["docker://ghcr.io/owner/repo", "only https:// and http://"],
   ["ftp://x/y", "only https:// and http://"],
-  ["owner/.github", "is no repository name"],
+  ["owner/..", "is no repository name"],
+  ["owner/a b", "is no repository name"],
+  ["ghcr.io/owner/.github/nix-cache", "is no repository name"],
+  ["https://github.com/owner/repo", "the address of a repository"],
   ["ghcr.io/a//b", "is no repository name"],
   ["ghcr.io/a___b", "is no repository name"],
   ["ghcr.io/a/", "is no repository name"],
@@ -81,6 +85,11 @@ test.each<[string, string]>([
   const error = thrownBy(() => parseReference(text));
   expect(error).toMatchObject({ code: "reference", message: expect.stringContaining(message) });
   expect(error.hint).toMatch(/^[A-Z].*\.$/);
+});
+
+test("whoever writes out the cache of a name that no registry has is told what it is called", () => {
+  const error = thrownBy(() => parseReference("ghcr.io/Owner/.GitHub/nix-cache"));
+  expect(error.hint).toBe("Write owner/.github, which stands for ghcr.io/owner/github-xbdcc6a2a/nix-cache.");
 });
 
 test("hosts on this machine", () => {
