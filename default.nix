@@ -7,7 +7,14 @@
   date ? null,
 }:
 let
-  packageFor = pkgs: pkgs.callPackage ./nix/package.nix { inherit commit date; };
+  packageFor = pkgs: pkgs.callPackage ./nix/package.nix { nixcacheBuild = { inherit commit date; }; };
+  # Without a release there is none, and nothing that evaluates every attribute meets an error.
+  release = builtins.fromJSON (builtins.readFile ./nix/release.json);
+  binFor =
+    pkgs:
+    pkgs.lib.optionalAttrs (release.systems ? ${pkgs.stdenv.hostPlatform.system}) {
+      nixcache-bin = pkgs.callPackage ./nix/release.nix { };
+    };
   package = packageFor pkgs;
   modules = import ./nix/modules { inherit packageFor; };
   app = program: {
@@ -23,8 +30,8 @@ in
   packages = {
     default = package;
     nixcache = package;
-    nixcache-bin = pkgs.callPackage ./nix/release.nix { };
-  };
+  }
+  // binFor pkgs;
 
   apps = {
     default = app "${package}/bin/nixcache";
@@ -39,10 +46,13 @@ in
     module = modules.nixos;
   };
 
-  overlays.default = final: _prev: {
-    nixcache = packageFor final;
-    nixcache-bin = final.callPackage ./nix/release.nix { };
-  };
+  overlays.default =
+    final: _prev:
+    # Which names an overlay has must not depend on the packages that it adds to.
+    {
+      nixcache = packageFor final;
+    }
+    // (if release.version == null then { } else { nixcache-bin = final.callPackage ./nix/release.nix { }; });
 
   nixosModules.default = modules.nixos;
   darwinModules.default = modules.darwin;

@@ -9,9 +9,10 @@
       systems = [
         "x86_64-linux"
         "aarch64-linux"
-        "x86_64-darwin"
         "aarch64-darwin"
-      ];
+      ]
+      # nixpkgs 26.11 refuses it by an error, which would end every command that looks at all systems.
+      ++ nixpkgs.lib.optional (nixpkgs.lib.versionOlder nixpkgs.lib.trivial.release "26.11") "x86_64-darwin";
       # 12 digits, and "-dirty" behind them when files differ from the commit.
       commit =
         if self ? rev then
@@ -47,10 +48,7 @@
       devShells = each "devShells";
       checks = each "checks";
 
-      overlays.default = final: _prev: {
-        nixcache = final.callPackage ./nix/package.nix { inherit commit date; };
-        nixcache-bin = final.callPackage ./nix/release.nix { };
-      };
+      overlays = (import ./default.nix { pkgs = null; inherit commit date; }).overlays;
 
       nixosModules.default = modules.nixos;
       darwinModules.default = modules.darwin;

@@ -12,14 +12,14 @@ let
   types =
     pkgs.runCommand "nixcache-types"
       {
-        nativeBuildInputs = [ pkgs.bun ];
-        src = import ./source.nix [
-          "package.json"
-          "scripts"
-          "src"
-          "tests"
-          "tsconfig.json"
-        ];
+        nativeBuildInputs = [ (pkgs.callPackage ./bun.nix { }) ];
+        src = import ./source.nix (
+          [
+            "package.json"
+            "tsconfig.json"
+          ]
+          ++ (builtins.fromJSON (builtins.readFile ../tsconfig.json)).include
+        );
       }
       ''
         export HOME=$TMPDIR

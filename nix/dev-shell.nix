@@ -5,7 +5,7 @@
   mkShell,
   runCommand,
   biome,
-  bun,
+  callPackage,
   chromium,
   distribution,
   git,
@@ -26,7 +26,7 @@ let
 in
 mkShell {
   packages = [
-    bun
+    (callPackage ./bun.nix { })
     docker-registry
     git
     nginx

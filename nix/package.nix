@@ -2,31 +2,35 @@
 {
   lib,
   stdenv,
-  bun,
   callPackage,
-  # 12 hexadecimal digits, for `nixcache --version`, and the day of that commit, for the man page: "2026-11-23".
-  commit ? null,
-  date ? null,
+  installShellFiles,
+  versionCheckHook,
+  writableTmpDirAsHomeHook,
+  # What the sources are of, which they do not tell by themselves: { commit = "0123456789ab"; date = "2026-11-23"; }.
+  # One argument with a name that no package of nixpkgs has: callPackage fills in whatever it finds.
+  nixcacheBuild ? { },
 }:
 let
   manifest = builtins.fromJSON (builtins.readFile ../package.json);
   release = builtins.fromJSON (builtins.readFile ./release.json);
+  bun = callPackage ./bun.nix { };
   nodeModules = callPackage ./node-modules.nix { };
-  orEmpty = text: if text == null then "" else text;
+  given = name: default: if nixcacheBuild.${name} or null == null then default else nixcacheBuild.${name};
   # Where releases are, for the workflows that `nixcache init` writes.
   repository =
     if release.version == null then
-      null
+      ""
     else
-      builtins.match "https://github.com/([^/]+/[^/]+)/.*" release.systems.x86_64-linux.url;
+      builtins.head (builtins.match "https://github.com/([^/]+/[^/]+)/.*" release.systems.x86_64-linux.url);
 in
-# The flags of scripts/build.ts are those of 1.4.
-if lib.versionOlder bun.version "1.4" then
-  throw "nixcache needs bun 1.4 or newer to be built, and this nixpkgs has ${bun.version}: take a newer nixpkgs, or the package nixcache-bin"
+if stdenv.buildPlatform.config != stdenv.hostPlatform.config then
+  throw "nixcache cannot be built on ${stdenv.buildPlatform.config} for ${stdenv.hostPlatform.config}: Bun would make an executable for the former. Build it on a ${stdenv.hostPlatform.system} machine, or take the package nixcache-bin"
 else
-  stdenv.mkDerivation {
+  stdenv.mkDerivation (finalAttrs: {
     pname = "nixcache";
     inherit (manifest) version;
+    __structuredAttrs = true;
+    strictDeps = true;
 
     src = import ./source.nix [
       ".github/workflows"
@@ -42,15 +46,20 @@ else
       "tsconfig.json"
     ];
 
-    nativeBuildInputs = [ bun ];
-    NIXCACHE_COMMIT = if commit == null then "unknown" else commit;
-    NIXCACHE_DATE = orEmpty date;
-    NIXCACHE_REPOSITORY = if repository == null then "" else builtins.head repository;
+    nativeBuildInputs = [
+      bun
+      installShellFiles
+      writableTmpDirAsHomeHook
+    ];
+    env = {
+      NIXCACHE_COMMIT = given "commit" "unknown";
+      NIXCACHE_DATE = given "date" "";
+      NIXCACHE_REPOSITORY = repository;
+    };
 
     dontConfigure = true;
     buildPhase = ''
       runHook preBuild
-      export HOME=$TMPDIR
       # Not a link: the executable would name the store path, and so keep it alive.
       cp -R ${nodeModules}/node_modules node_modules
       bun scripts/build.ts
@@ -61,12 +70,10 @@ else
       runHook preInstall
       install -D -m 755 dist/nixcache $out/bin/nixcache
       install -D -m 644 LICENSE $out/share/doc/nixcache/LICENSE
-      cd $out/share
-      mkdir -p bash-completion/completions zsh/site-functions fish/vendor_completions.d man/man1
-      $out/bin/nixcache completions bash > bash-completion/completions/nixcache.bash
-      $out/bin/nixcache completions zsh > zsh/site-functions/_nixcache
-      $out/bin/nixcache completions fish > fish/vendor_completions.d/nixcache.fish
-      $out/bin/nixcache man > man/man1/nixcache.1
+      for shell in bash zsh fish; do $out/bin/nixcache completions $shell > nixcache.$shell; done
+      installShellCompletion --cmd nixcache --bash nixcache.bash --zsh nixcache.zsh --fish nixcache.fish
+      $out/bin/nixcache man > nixcache.1
+      installManPage nixcache.1
       runHook postInstall
     '';
 
@@ -74,14 +81,10 @@ else
     dontStrip = true;
     dontPatchELF = true;
 
-    doInstallCheck = stdenv.buildPlatform.canExecute stdenv.hostPlatform;
-    installCheckPhase = ''
-      runHook preInstallCheck
-      $out/bin/nixcache --version | grep -F "nixcache ${manifest.version} ("
-      runHook postInstallCheck
-    '';
+    doInstallCheck = true;
+    nativeInstallCheckInputs = [ versionCheckHook ];
 
-    disallowedReferences = [ nodeModules ];
+    outputChecks.out.disallowedReferences = [ nodeModules ];
 
     meta = {
       inherit (manifest) description;
@@ -93,5 +96,9 @@ else
         "x86_64-darwin"
         "aarch64-darwin"
       ];
+    }
+    // lib.optionalAttrs (repository != "") {
+      homepage = "https://github.com/${repository}";
+      changelog = "https://github.com/${repository}/releases/tag/v${finalAttrs.version}";
     };
-  }
+  })

@@ -9,9 +9,7 @@ let
   release = builtins.fromJSON (builtins.readFile ./release.json);
   inherit (stdenv.hostPlatform) system isLinux isMusl;
 in
-if release.version == null then
-  throw "nixcache-bin: nothing has been released yet; take the package nixcache, which is built from source"
-else if isMusl || !(release.systems ? ${system}) then
+if isMusl || !(release.systems ? ${system}) then
   throw "nixcache-bin: there is no release for ${system}${lib.optionalString isMusl " with musl"}; take the package nixcache, which is built from source"
 else
   stdenv.mkDerivation {

@@ -1,40 +1,23 @@
 # services.nixcache-proxy for nix-darwin.
 { packageFor }:
-{
-  config,
-  lib,
-  pkgs,
-  ...
-}:
-let
-  cfg = config.services.nixcache-proxy;
-  service = import ./service.nix { inherit lib cfg; };
-  launchd = import ./launchd.nix { inherit lib; };
-  user = "_nixcache-proxy";
-  home = "/var/lib/nixcache-proxy";
-  authorities = config.environment.variables.NIX_SSL_CERT_FILE or null;
-in
-{
-  options.services.nixcache-proxy = import ./options.nix {
-    inherit lib;
-    platform = "darwin";
-    package = packageFor pkgs;
-  };
-
-  config = lib.mkIf cfg.enable {
-    assertions = import ./assertions.nix {
-      inherit lib cfg;
-      platform = "darwin";
-    };
-
-    # Where something else than nix-darwin manages Nix, its configuration has to be written there.
-    nix.settings = lib.mkIf (cfg.configureNix && config.nix.enable) {
-      substituters = lib.mkBefore [ service.substituter ];
-      trusted-public-keys = service.keys;
-      # Else Nix fails every build while a cache that it knows does not answer.
-      fallback = lib.mkDefault true;
-    };
-
+import ./head.nix {
+  inherit packageFor;
+  platform = "darwin";
+} (
+  {
+    config,
+    lib,
+    cfg,
+    service,
+    ...
+  }:
+  let
+    launchd = import ./launchd.nix { inherit lib; };
+    user = "_nixcache-proxy";
+    home = "/var/lib/nixcache-proxy";
+    authorities = config.environment.variables.NIX_SSL_CERT_FILE or null;
+  in
+  {
     users = {
       users.${user} = {
         # Below 500 it is no person's; 351 to 382 are Nix's own builders.
@@ -66,5 +49,5 @@ in
       StandardOutPath = "${home}/nixcache-proxy.log";
       StandardErrorPath = "${home}/nixcache-proxy.log";
     };
-  };
-}
+  }
+)

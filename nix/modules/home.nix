@@ -1,51 +1,34 @@
 # services.nixcache-proxy for home-manager: a user's own service, by systemd or launchd.
 { packageFor }:
-{
-  config,
-  lib,
-  pkgs,
-  ...
-}:
-let
-  cfg = config.services.nixcache-proxy;
-  service = import ./service.nix { inherit lib cfg; };
-  systemd = import ./systemd.nix { inherit lib; };
-  launchd = import ./launchd.nix { inherit lib; };
-  inherit (pkgs.stdenv.hostPlatform) isDarwin isLinux;
+import ./head.nix {
+  inherit packageFor;
+  platform = "home";
+} (
+  {
+    config,
+    lib,
+    cfg,
+    service,
+    pkgs,
+    ...
+  }:
+  let
+    systemd = import ./systemd.nix { inherit lib; };
+    launchd = import ./launchd.nix { inherit lib; };
+    inherit (pkgs.stdenv.hostPlatform) isDarwin isLinux;
 
-  folders = {
-    cache = "${config.xdg.cacheHome}/nixcache-proxy";
-    state = "${config.xdg.stateHome}/nixcache-proxy";
-  };
-  authorities = config.home.sessionVariables.NIX_SSL_CERT_FILE or null;
-  environment =
-    service.environment folders
-    # The shell would expand it.
-    // lib.optionalAttrs (authorities != null && !lib.hasInfix "$" authorities) { NIX_SSL_CERT_FILE = authorities; };
-  command = [ "${cfg.package}/bin/nixcache" ] ++ service.arguments;
-in
-{
-  options.services.nixcache-proxy = import ./options.nix {
-    inherit lib;
-    platform = "home";
-    package = packageFor pkgs;
-  };
-
-  config = lib.mkIf cfg.enable {
-    assertions = import ./assertions.nix {
-      inherit lib cfg;
-      platform = "home";
+    folders = {
+      cache = "${config.xdg.cacheHome}/nixcache-proxy";
+      state = "${config.xdg.stateHome}/nixcache-proxy";
     };
-
-    # A user's nix.conf comes after the system's, whose substituters and keys stay with extra-. The daemon takes these
-    # two from trusted users alone.
-    nix.settings = lib.mkIf cfg.configureNix {
-      extra-substituters = [ service.substituter ];
-      extra-trusted-public-keys = service.keys;
-      # Else Nix fails every build while a cache that it knows does not answer.
-      fallback = lib.mkDefault true;
-    };
-
+    authorities = config.home.sessionVariables.NIX_SSL_CERT_FILE or null;
+    environment =
+      service.environment folders
+      # The shell would expand it.
+      // lib.optionalAttrs (authorities != null && !lib.hasInfix "$" authorities) { NIX_SSL_CERT_FILE = authorities; };
+    command = [ "${cfg.package}/bin/nixcache" ] ++ service.arguments;
+  in
+  {
     systemd.user.services.nixcache-proxy = lib.mkIf isLinux {
       Unit = {
         Description = "Nix binary cache from a container registry";
@@ -80,5 +63,5 @@ in
         StandardErrorPath = "${config.home.homeDirectory}/Library/Logs/nixcache-proxy.log";
       };
     };
-  };
-}
+  }
+)

@@ -1,54 +1,39 @@
 # services.nixcache-proxy for NixOS.
 { packageFor }:
-{
-  config,
-  lib,
-  pkgs,
-  ...
-}:
-let
-  cfg = config.services.nixcache-proxy;
-  service = import ./service.nix { inherit lib cfg; };
-  systemd = import ./systemd.nix { inherit lib; };
-  name = "nixcache-proxy";
-  folders = {
-    cache = "/var/cache/${name}";
-    state = "/var/lib/${name}";
-  };
+import ./head.nix {
+  inherit packageFor;
+  platform = "nixos";
+} (
+  {
+    config,
+    lib,
+    cfg,
+    service,
+    ...
+  }:
+  let
+    systemd = import ./systemd.nix { inherit lib; };
+    name = "nixcache-proxy";
+    folders = {
+      cache = "/var/cache/${name}";
+      state = "/var/lib/${name}";
+    };
 
-  # Folders elsewhere that the service writes to. They need an owner that stays the same, which a dynamic user is not.
-  first = service.folderOf (lib.head service.references);
-  ownFolders =
-    lib.optional (cfg.narCache.enable && cfg.narCache.directory != null) (toString cfg.narCache.directory)
-    ++ lib.optional (cfg.writable && service.references != [ ] && first != null) first;
+    # Folders elsewhere that the service writes to. They need an owner that stays the same, which a dynamic user is not.
+    first = service.folderOf (lib.head service.references);
+    ownFolders =
+      lib.optional (cfg.narCache.enable && cfg.narCache.directory != null) (toString cfg.narCache.directory)
+      ++ lib.optional (cfg.writable && service.references != [ ] && first != null) first;
 
-  isPrivileged = cfg.port < 1024;
-in
-{
-  options.services.nixcache-proxy = import ./options.nix {
-    inherit lib;
-    platform = "nixos";
-    package = packageFor pkgs;
-  };
-
-  config = lib.mkIf cfg.enable {
-    assertions = import ./assertions.nix {
-      inherit lib cfg;
-      platform = "nixos";
-    } ++ [
+    isPrivileged = cfg.port < 1024;
+  in
+  {
+    assertions = [
       {
         assertion = cfg.metrics -> config.services.prometheus.enable;
         message = "services.nixcache-proxy: metrics is for the Prometheus of this machine. Set services.prometheus.enable = true, or let another one read http://${service.address}/metrics.";
       }
     ];
-
-    nix.settings = lib.mkIf cfg.configureNix {
-      # cache.nixos.org stays in the list, behind.
-      substituters = lib.mkBefore [ service.substituter ];
-      trusted-public-keys = service.keys;
-      # Else Nix fails every build while a cache that it knows does not answer.
-      fallback = lib.mkDefault true;
-    };
 
     networking.firewall.allowedTCPPorts = lib.mkIf cfg.openFirewall [ cfg.port ];
 
@@ -66,7 +51,7 @@ in
       };
       groups.${name} = { };
     };
-    systemd.tmpfiles.rules = map (folder: "d ${systemd.escapeArgument folder} 0750 ${name} ${name} -") ownFolders;
+    systemd.tmpfiles.rules = map (folder: "d ${systemd.escapePath folder} 0750 ${name} ${name} -") ownFolders;
 
     systemd.services.${name} = {
       description = "Nix binary cache from a container registry";
@@ -77,14 +62,14 @@ in
       after = [ "network.target" ];
       # One restart once the new configuration is in place. Between a stop and a start the activation would run without it.
       stopIfChanged = false;
-      restartTriggers = [ config.environment.etc."ssl/certs/ca-certificates.crt".source ];
+      restartTriggers = [ config.security.pki.caBundle ];
       # However long it fails: Nix tries for 4.5 s before it gives a substituter up.
       startLimitIntervalSec = 0;
 
       environment =
         config.networking.proxy.envVars
         // lib.mapAttrs (_variable: systemd.escapeSpecifiers) (
-          service.environment folders // { NIX_SSL_CERT_FILE = "/etc/ssl/certs/ca-certificates.crt"; }
+          service.environment folders // { NIX_SSL_CERT_FILE = toString config.security.pki.caBundle; }
         )
         # Files that only root can read are handed over as credentials, named by the variable that says where they are.
         // lib.mapAttrs (variable: _path: "%d/${variable}") service.secretFiles;
@@ -113,11 +98,13 @@ in
             "${name}/tmp"
           ];
           CacheDirectoryMode = "0700";
-          ReadWritePaths = map systemd.escapeArgument ownFolders;
+          ReadWritePaths = map systemd.escapePath ownFolders;
           EnvironmentFile = lib.mkIf (cfg.environmentFile != null) (
             systemd.escapeSpecifiers (toString cfg.environmentFile)
           );
-          LoadCredential = lib.mapAttrsToList (variable: path: "${variable}:${path}") service.secretFiles;
+          LoadCredential = lib.mapAttrsToList (
+            variable: path: "${variable}:${systemd.escapeSpecifiers path}"
+          ) service.secretFiles;
 
           PrivateUsers = !isPrivileged;
           CapabilityBoundingSet = if isPrivileged then "CAP_NET_BIND_SERVICE" else "";
@@ -128,5 +115,5 @@ in
           StateDirectoryMode = "0700";
         };
     };
-  };
-}
+  }
+)

@@ -15,6 +15,10 @@ rec {
     else
       lib.replaceStrings [ "$" ] [ "$$" ] (escapeSpecifiers (builtins.toJSON argument));
 
+  # A folder in a setting that is a list of them, or in a line for tmpfiles: there $ is a letter as any other.
+  escapePath =
+    path: if builtins.match "[A-Za-z0-9_./:@,+=-]+" path != null then path else escapeSpecifiers (builtins.toJSON path);
+
   command = arguments: lib.concatMapStringsSep " " escapeArgument arguments;
 
   # For a manager of any user: what needs namespaces of its own is in `hardened`.

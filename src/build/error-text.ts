@@ -3,17 +3,28 @@
 /** UTF-16 units: reasons stand in tables. */
 const MAX_LENGTH = 300;
 
+/** What stands around an error: positions, and the way to it. */
+const AROUND = /^(at |…|\(use '--show-trace'|\(stack trace truncated)/;
+
 /**
  * The first paragraph of the innermost error, on one line. Up to 2.18 Nix writes the error first and positions
- * behind it; later the way to it first, under an `error:` of its own, and the error itself last.
+ * behind it; later the way to it first, under an `error:` of its own, and the error itself last. The text of an error of
+ * several lines begins on the line below `error:`, as that of NixOS' failed assertions does.
  */
 export function shortError(lines: readonly string[]): string {
-  const start = lines.findLastIndex((line) => /^\s*error: *\S/.test(line));
-  if (start < 0) return lines.map((line) => line.trim()).find((line) => line !== "") ?? "";
-  const words = [(lines[start] ?? "").trim().replace(/^(error: *)+/, "")];
-  for (const line of lines.slice(start + 1)) {
-    const text = line.trim();
-    if (text === "" || /^(at |…|\(use '--show-trace'|\(stack trace truncated)/.test(text)) break;
+  const texts = lines.map((line) => line.trim());
+  const isError = (i: number) => {
+    const line = texts[i] ?? "";
+    return /^error: *\S/.test(line) || (line === "error:" && !AROUND.test(below(i)));
+  };
+  const below = (i: number) => texts.slice(i + 1).find((text) => text !== "") ?? "…";
+  const start = texts.findLastIndex((_, i) => isError(i));
+  if (start < 0) return texts.find((text) => text !== "") ?? "";
+  const words: string[] = [];
+  const first = (texts[start] ?? "").replace(/^(error: *)+/, "");
+  for (const text of [first, ...texts.slice(start + 1)]) {
+    if (text === "" && words.length === 0) continue;
+    if (text === "" || AROUND.test(text)) break;
     words.push(text);
   }
   return shorten(words.join(" "));

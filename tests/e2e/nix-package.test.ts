@@ -6,7 +6,7 @@
  * the tests, and npm's tarballs packed anew from node_modules, so that their hashes are not those of bun.lock.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { cp, mkdir } from "node:fs/promises";
+import { cp, mkdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import packageJson from "../../package.json" with { type: "json" };
 import { ROOT } from "../../scripts/process.ts";
@@ -18,6 +18,12 @@ import { shellDerivation, type TestNix } from "../support/nix.ts";
 import { storeVariables } from "../support/substitute.ts";
 
 const COMMIT = "0123456789ab";
+const PACKAGE = join(ROOT, "nix", "nixpkgs", "package.nix");
+/** What a build reads of a checkout. */
+const SOURCES = [
+  ...[".github/workflows", "LICENSE", "bun.lock", "bunfig.toml", "config/flake.nix", "package.json"],
+  ...["scripts", "src", "tsconfig.json"],
+];
 
 const cleanup = new Cleanup();
 afterAll(() => cleanup.run());
@@ -77,6 +83,34 @@ describeWith(["nix"], "the package, built", () => {
     const out = program.slice((nix.root ?? "").length).replace("/bin/nixcache", "");
     expect((await nix.run("nix-store", ["--query", "--references", out])).trim()).toBe("");
   });
+
+  test("as nixpkgs would have it: its dependencies have the hash that stands there, and it builds", async () => {
+    const source = join(nix.folder, "checkout");
+    for (const name of SOURCES) await cp(join(ROOT, name), join(source, name), { recursive: true });
+    const dependencies = join(nix.folder, `nixcache-node-modules-${packageJson.version}`);
+    await mkdir(dependencies);
+    for (const name of ["package.json", "bun.lock", "bunfig.toml"])
+      await cp(join(ROOT, name), join(dependencies, name));
+    const install = /bun (install .*)/.exec(await Bun.file(PACKAGE).text())?.[1] ?? "";
+    await nix.run(process.execPath, install.replaceAll("'", "").split(" "), {
+      cwd: dependencies,
+      // As a builder: without what earlier installations have left.
+      env: { BUN_INSTALL_CACHE_DIR: join(nix.folder, "bun-cache") },
+    });
+    await rename(join(dependencies, "node_modules"), join(nix.folder, "modules"));
+    await rm(dependencies, { recursive: true });
+    await rename(join(nix.folder, "modules"), dependencies);
+    // The sandbox has no network: what the fetch would make is there under the hash that it must have.
+    await nix.run("nix-store", ["--add-fixed", "--recursive", "sha256", dependencies]);
+    const bun = `bun = builtins.path { path = ${join(nix.folder, "bun")}; name = "bun"; };`;
+    const checkout = `checkout = builtins.path { path = ${source}; name = "source"; };`;
+    const pkgs = `import ${STAND_IN} { ${bun} ${checkout} }`;
+    const out = await nix.build(`let pkgs = ${pkgs}; in pkgs.callPackage ${PACKAGE} { }`);
+    const { stdout } = await cli.run(["--version"], {
+      program: [join(nix.realPath(out), "bin", "nixcache")],
+    });
+    expect(stdout).toBe(`nixcache ${packageJson.version} (v${packageJson.version})\n`);
+  }, 240_000);
 
   describe("serving", () => {
     let server: CliServer;

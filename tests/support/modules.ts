@@ -13,6 +13,7 @@ export type Platform = "nixos" | "darwin" | "home";
 export interface Evaluated {
   /** The sentences of the assertions that do not hold. */
   readonly failed: readonly string[];
+  readonly warnings: readonly string[];
   readonly nix: { readonly settings: Readonly<Record<string, unknown>> };
   // biome-ignore lint/suspicious/noExplicitAny: what a configuration sets, of any shape
   readonly [name: string]: any;
@@ -34,6 +35,7 @@ export async function evaluateModule(
     lib = import ${lib};
     platform = "${platform}";
     system = "${system}";
+    release = "${system === "x86_64-darwin" ? "26.05" : "26.11"}";
     configuration = [ { services.nixcache-proxy = ${options}; } (${more}) ];
   }`;
   return JSON.parse(await evaluate(nix, expression));

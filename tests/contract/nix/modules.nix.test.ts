@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { parseReference } from "../../../src/oci/reference.ts";
 import { nixosLines } from "../../../src/setup/nixos-lines.ts";
+import { page } from "../../support/docs.ts";
 import { Cleanup } from "../../support/lease.ts";
 import { type Evaluated, evaluateModule, type Platform } from "../../support/modules.ts";
 import { describeWith, openNix } from "../../support/needs.ts";
@@ -11,6 +12,8 @@ const KEY = "me-1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 const OTHER_KEY = "me-2:BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBA=";
 const NIXOS_KEY = "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=";
 const BASIC = `enable = true; repo = "Owner/Repo"; publicKey = "${KEY}";`;
+const AUTHORITIES = "/nix/store/authorities/ca-bundle.crt";
+const OWN_NIX = '{ nix.package = "/nix/store/nix"; }';
 const PROGRAM = "/nix/store/nixcache/bin/nixcache";
 
 const cleanup = new Cleanup();
@@ -22,7 +25,7 @@ const evaluated = (platform: Platform, options: string, more?: string): Promise<
 const service = async (options: string, more?: string) =>
   (await evaluated("nixos", options, more)).systemd.services["nixcache-proxy"];
 const userService = async (options: string, more?: string) =>
-  (await evaluated("home", options, more)).systemd.user.services["nixcache-proxy"];
+  (await evaluated("home", options, more ?? OWN_NIX)).systemd.user.services["nixcache-proxy"];
 
 describeWith(["nix"], "the modules", () => {
   beforeAll(async () => {
@@ -48,7 +51,7 @@ describeWith(["nix"], "the modules", () => {
         after: ["network.target"],
         stopIfChanged: false,
         startLimitIntervalSec: 0,
-        restartTriggers: ["/nix/store/authorities"],
+        restartTriggers: [AUTHORITIES],
       });
       expect(environment).toEqual({
         NIXCACHE_LISTEN: "127.0.0.1",
@@ -58,7 +61,7 @@ describeWith(["nix"], "the modules", () => {
         NIXCACHE_LOG_LEVEL: "info",
         NIXCACHE_GRACE: "10s",
         NIXCACHE_INDEX_DIR: "/var/cache/nixcache-proxy",
-        NIX_SSL_CERT_FILE: "/etc/ssl/certs/ca-certificates.crt",
+        NIX_SSL_CERT_FILE: AUTHORITIES,
         TMPDIR: "/var/cache/nixcache-proxy/tmp",
       });
       expect(serviceConfig).toMatchObject({
@@ -122,6 +125,23 @@ describeWith(["nix"], "the modules", () => {
       const { environment } = await service(`${BASIC} upstreams = [ "https://a/%20b" "https://c" ];`);
       expect(environment.NIXCACHE_UPSTREAM).toBe("https://a/%%20b https://c");
       expect((await service(`${BASIC} upstreams = [ ];`)).environment.NIXCACHE_UPSTREAM).toBe("");
+    });
+
+    test("nor are the paths of secrets and folders", async () => {
+      const { serviceConfig } =
+        await service(`${BASIC} registryAuthFile = "/run/100%.json"; environmentFile = "/run/5%";
+        narCache = { enable = true; directory = "/data/$a %b"; };`);
+      expect(serviceConfig).toMatchObject({
+        LoadCredential: ["REGISTRY_AUTH_FILE:/run/100%%.json"],
+        EnvironmentFile: "/run/5%%",
+        // $ begins a variable in the lines of commands alone.
+        ReadWritePaths: ['"/data/$a %%b"'],
+      });
+    });
+
+    test("a machine that installs no authorities in /etc trusts those of its configuration", async () => {
+      const { environment } = await service(BASIC, "{ security.pki.installCACerts = false; }");
+      expect(environment.NIX_SSL_CERT_FILE).toBe(AUTHORITIES);
     });
 
     test("folders elsewhere get an owner that stays the same", async () => {
@@ -228,6 +248,37 @@ describeWith(["nix"], "the modules", () => {
     );
   });
 
+  test.each(
+    page("docs/clients.md")
+      .blocks.filter(({ text }) => /^\{ nixcache,[\s\S]*nixcache\.\w+Modules\.default/.test(text))
+      .map(({ at, text }) => [at, text] as const),
+  )("%s is a configuration", async (_, text) => {
+    const platform = /nixcache\.(\w+)Modules/.exec(text)?.[1] as Platform;
+    const given = `{ nixcache.${platform}Modules.default = { }; pkgs.nix = "/nix/store/nix"; }`;
+    const configuration = `(${text.replaceAll("me-1:…", KEY)}) ${given}`;
+    const { failed, warnings } = await evaluateModule(nix, platform, "{ }", configuration);
+    expect({ failed, warnings }).toEqual({ failed: [], warnings: [] });
+  });
+
+  test.each<Platform>(["nixos", "darwin", "home"])(
+    "%s: where something else writes nix.conf, it is said what belongs there",
+    async (platform) => {
+      const off = "{ nix.enable = false; }";
+      const { failed, warnings, nix: configured } = await evaluated(platform, BASIC, off);
+      expect(failed).toEqual([]);
+      expect(warnings).toHaveLength(1);
+      for (const line of [
+        "nix.enable is false",
+        "  extra-substituters = http://127.0.0.1:37515\n",
+        `  extra-trusted-public-keys = ${KEY}\n`,
+        "  fallback = true\n",
+      ])
+        expect(warnings[0]).toContain(line);
+      expect(configured.settings.fallback ?? false).toBe(false);
+      expect((await evaluated(platform, `${BASIC} configureNix = false;`, off)).warnings).toEqual([]);
+    },
+  );
+
   describe("nix-darwin", () => {
     test("a daemon of launchd under a user of its own", async () => {
       const system = await evaluated("darwin", BASIC);
@@ -272,6 +323,11 @@ describeWith(["nix"], "the modules", () => {
       expect(system.nix.settings.substituters).toEqual(["https://cache.nixos.org/"]);
     });
 
+    test("on Intel, as long as nixpkgs has it", async () => {
+      const { failed } = await evaluateModule(nix, "darwin", `{ ${BASIC} }`, "{ }", "x86_64-darwin");
+      expect(failed).toEqual([]);
+    });
+
     test.each(["openFirewall", "metrics"])("%s is no option", async (option) => {
       await expect(evaluated("darwin", `${BASIC} ${option} = true;`)).rejects.toThrow(/does not exist/);
     });
@@ -279,7 +335,7 @@ describeWith(["nix"], "the modules", () => {
 
   describe("home-manager", () => {
     test("a unit of the user, whose nix.conf adds to the system's", async () => {
-      const home = await evaluated("home", BASIC);
+      const home = await evaluated("home", BASIC, OWN_NIX);
       expect(home.failed).toEqual([]);
       expect(home.nix.settings).toEqual({
         "extra-substituters": ["http://127.0.0.1:37515"],
@@ -400,7 +456,11 @@ describeWith(["nix"], "the modules", () => {
     );
 
     test("a person's own service may read what is in their home", async () => {
-      const { failed } = await evaluated("home", `${BASIC} caches = [ "/home/me/cache" ]; writable = true;`);
+      const { failed } = await evaluated(
+        "home",
+        `${BASIC} caches = [ "/home/me/cache" ]; writable = true;`,
+        OWN_NIX,
+      );
       expect(failed).toEqual([]);
     });
   });

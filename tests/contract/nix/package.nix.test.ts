@@ -3,7 +3,7 @@
  * double of `tests/support/nixpkgs`; nothing is built and nothing fetched.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { cp, mkdir } from "node:fs/promises";
+import { cp, mkdir, symlink } from "node:fs/promises";
 import { join } from "node:path";
 import packageJson from "../../../package.json" with { type: "json" };
 import { SYSTEMS } from "../../../scripts/nix-release.ts";
@@ -237,12 +237,40 @@ describeWith(["nix"], "the Nix package", () => {
       expect(outside).toEqual(["scripts/build.ts"]);
     });
 
-    test("a Bun that is too old is refused with a sentence", async () => {
-      const old = `import ${STAND_IN} { bunVersion = "1.3.9"; }`;
-      await expect(instantiate("default", old)).rejects.toThrow(
-        "nixcache needs bun 1.4 or newer to be built, and this nixpkgs has 1.3.9",
+    test("where nixpkgs has a Bun that is too old, npm's of the tested version builds it", async () => {
+      const bunOf = async (version: string) => {
+        const pkgs = `import ${STAND_IN} { bunVersion = "${version}"; }`;
+        const expression = `let pkgs = ${pkgs}; bun = pkgs.callPackage ${ROOT}/nix/bun.nix { }; in
+          [ bun.version (bun.src.url or null) (bun.src.outputHash or null) ]`;
+        await instantiate("default", pkgs);
+        return JSON.parse(await evaluate(nix, expression));
+      };
+      expect(await bunOf("1.4.0")).toEqual(["1.4.0", null, null]);
+      expect(await bunOf("1.3.13")).toEqual([
+        packageJson.devDependencies["bun-types"],
+        "https://registry.npmjs.org/@oven/bun-linux-x64/-/bun-linux-x64-1.4.5.tgz",
+        expect.stringMatching(/^sha512-/),
+      ]);
+    });
+
+    test("on a machine of another kind the build is refused, as it would make that machine's executable", async () => {
+      const cross = `import ${STAND_IN} { system = "aarch64-linux"; buildSystem = "x86_64-linux"; }`;
+      await expect(instantiate("default", cross)).rejects.toThrow(
+        "nixcache cannot be built on x86_64-unknown-linux-gnu for aarch64-unknown-linux-gnu",
       );
-      await instantiate("default", `import ${STAND_IN} { bunVersion = "1.4.0"; }`);
+      await instantiate("default", `import ${STAND_IN} { system = "aarch64-linux"; }`);
+    });
+
+    test("what the check of types reads is all that it needs", async () => {
+      const expression = `(import ${ROOT} { pkgs = import ${STAND_IN} { }; }).checks.types.src`;
+      const args = ["--eval", "--read-write-mode", "--json", "--expr", expression];
+      const source = nix.realPath(JSON.parse(await nix.run("nix-instantiate", args)));
+      const copy = join(nix.folder, "types");
+      await cp(source, copy, { recursive: true });
+      await symlink(join(ROOT, "node_modules"), join(copy, "node_modules"));
+      const tsc = join(ROOT, "node_modules", "typescript", "bin", "tsc");
+      await nix.run(process.execPath, [tsc, "--noEmit", "--project", copy]);
+      await nix.run(process.execPath, [tsc, "--noEmit", "--project", join(copy, "src/serve/page/client")]);
     });
 
     test("the overlay and the modules need nothing but pkgs", async () => {
@@ -261,6 +289,34 @@ describeWith(["nix"], "the Nix package", () => {
         ),
         lazy: ["default"],
       });
+    });
+  });
+
+  describe("the package as nixpkgs would have it", () => {
+    const attribute = (name: string, pkgs = "") =>
+      evaluate(
+        nix,
+        `let pkgs = import ${STAND_IN} { checkout = ${ROOT}/src; ${pkgs} }; in
+         (pkgs.callPackage ${ROOT}/nix/nixpkgs/package.nix { }).${name}`,
+      ).then(JSON.parse);
+
+    test("it is of this version, and has what nixpkgs asks for", async () => {
+      expect(await attribute("name")).toBe(`nixcache-${packageJson.version}`);
+      expect(await attribute("meta")).toMatchObject({
+        description: packageJson.description,
+        mainProgram: "nixcache",
+        broken: false,
+        changelog: `https://github.com/OWNER/nixcache/releases/tag/v${packageJson.version}`,
+      });
+      expect(await attribute("passthru.tests.version.name")).toBe(`nixcache-${packageJson.version}`);
+      expect(await attribute("passthru.updateScript")).toEqual(["--subpackage", "nodeModules"]);
+    });
+
+    test.each([
+      ["an older Bun", 'bunVersion = "1.3.13";'],
+      ["another machine to build on", 'system = "aarch64-linux"; buildSystem = "x86_64-linux";'],
+    ])("it is broken with %s", async (_, pkgs) => {
+      expect(await attribute("meta.broken", pkgs)).toBe(true);
     });
   });
 
@@ -289,10 +345,37 @@ describeWith(["nix"], "the Nix package", () => {
     }
 
     const names = "builtins.mapAttrs (_: builtins.attrNames)";
-    const forAll = <T>(value: T) => Object.fromEntries(SYSTEMS.map((system) => [system, value]));
+    /** Of nixpkgs 26.11, which the double is, and which has given up Intel Macs. */
+    const FLAKE_SYSTEMS = SYSTEMS.filter((system) => system !== "x86_64-darwin");
+    const forAll = <T>(value: T) => Object.fromEntries(FLAKE_SYSTEMS.map((system) => [system, value]));
 
-    test("packages, apps, shells and checks of four systems", async () => {
-      expect(await output("packages", names)).toEqual(forAll(["default", "nixcache", "nixcache-bin"]));
+    test("nix flake show and check evaluate every attribute", async () => {
+      const args = ["--override-input", "nixpkgs", `path:${STAND_IN}`, "--no-write-lock-file"];
+      const shown = await nix.run("nix", ["flake", "show", "--json", ...args, `path:${flake}`]);
+      expect(Object.keys(JSON.parse(shown))).toEqual([
+        ...["apps", "checks", "darwinModules", "devShells", "homeManagerModules", "homeModules"],
+        ...["nixosModules", "overlays", "packages"],
+      ]);
+      await nix.run("nix", ["flake", "check", "--no-build", ...args, `path:${flake}`]);
+    });
+
+    test("with a nixpkgs that still has Intel Macs, so has the flake", async () => {
+      const expression = `let
+        nixpkgs = system: import ${flake}/tests/support/nixpkgs { inherit system; release = "26.05"; };
+        inherit (nixpkgs "x86_64-linux") lib;
+        all = (import ${flake}/flake.nix).outputs {
+          self = all // { outPath = "${flake}"; };
+          nixpkgs = {
+            inherit lib;
+            legacyPackages = lib.genAttrs [ "x86_64-linux" "aarch64-linux" "x86_64-darwin" "aarch64-darwin" ] nixpkgs;
+          };
+        };
+      in builtins.mapAttrs (_: x: x.default.name) all.packages`;
+      expect(Object.keys(JSON.parse(await evaluate(nix, expression)))).toEqual([...SYSTEMS].sort());
+    });
+
+    test("packages, apps, shells and checks of each system", async () => {
+      expect(await output("packages", names)).toEqual(forAll(["default", "nixcache"]));
       expect(await output("apps", names)).toEqual(forAll(["cache-proxy", "default"]));
       expect(await output("devShells", names)).toEqual(forAll(["default"]));
       expect(await output("checks", names)).toEqual({
@@ -328,7 +411,6 @@ describeWith(["nix"], "the Nix package", () => {
           inherit (nixpkgs) lib;
           legacyPackages.x86_64-linux = nixpkgs;
           legacyPackages.aarch64-linux = nixpkgs;
-          legacyPackages.x86_64-darwin = nixpkgs;
           legacyPackages.aarch64-darwin = nixpkgs;
         }; };
         system = nixpkgs.lib.evalModules {
@@ -339,11 +421,10 @@ describeWith(["nix"], "the Nix package", () => {
       expect(JSON.parse(await evaluate(nix, expression))).toBe(true);
     });
 
-    test("while nothing is released, nixcache-bin is refused with a sentence", async () => {
+    test("while nothing is released there is no nixcache-bin, and the overlay has none", async () => {
       await Bun.write(join(flake, "nix", "release.json"), '{ "version": null, "systems": {} }');
-      await expect(output("packages.x86_64-linux.nixcache-bin.name")).rejects.toThrow(
-        "nothing has been released yet; take the package nixcache",
-      );
+      expect(await output("packages.x86_64-linux", "builtins.attrNames")).toEqual(["default", "nixcache"]);
+      expect(await output("overlays.default", "f: builtins.attrNames (f { } { })")).toEqual(["nixcache"]);
     });
 
     test("once something is released, nixcache-bin is fetched from there", async () => {
@@ -358,12 +439,16 @@ describeWith(["nix"], "the Nix package", () => {
         "builtins.mapAttrs (_: x: [ x.nixcache-bin.name x.nixcache-bin.src.url x.nixcache-bin.src.outputHash ])";
       expect(await output("packages", parts)).toEqual(
         Object.fromEntries(
-          SYSTEMS.map((system) => [
+          FLAKE_SYSTEMS.map((system) => [
             system,
             ["nixcache-bin-1.2.3", `${releases}/v1.2.3/nixcache-${system}.tar.gz`, sha256],
           ]),
         ),
       );
+      expect(await output("overlays.default", "f: builtins.attrNames (f { } { })")).toEqual([
+        "nixcache",
+        "nixcache-bin",
+      ]);
     });
   });
 });

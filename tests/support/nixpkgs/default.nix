@@ -1,29 +1,56 @@
 # A double of nixpkgs' packages: the few that nix/ uses, and a stdenv that runs the phases of a derivation with the
-# machine's own bash and core utilities, one after the other and nothing in between.
+# machine's own bash and core utilities, one after the other and nothing in between. What the real one refuses it
+# refuses, too.
 {
   system ? builtins.currentSystem,
+  # As of nixpkgs: a system that has been dropped is an error from then on.
+  release ? "26.11",
+  # A machine to build on that is not the one to build for.
+  buildSystem ? system,
   # A store path with bin/bun of that version. Without one, nothing can be built.
   bun ? null,
   bunVersion ? "1.4.5",
+  # What comes of a repository on GitHub.
+  checkout ? throw "no network",
   # A folder of npm's tarballs, by the last part of their URL, in the place of what fetchurl downloads.
   tarballs ? null,
 }:
 let
-  lib = import ./lib.nix;
+  lib = import ./lib.nix // {
+    trivial = { inherit release; };
+  };
   isDarwin = builtins.match ".*-darwin" system != null;
 
-  platform = {
+  platformOf = system: {
     inherit system isDarwin;
+    config = builtins.replaceStrings [ "-linux" "-darwin" ] [ "-unknown-linux-gnu" "-apple-darwin" ] system;
     isLinux = !isDarwin;
     isMusl = false;
     isAarch64 = builtins.match "aarch64-.*" system != null;
-    canExecute = _other: true;
+    canExecute = other: other.system == system;
   };
+  platform = platformOf system;
 
   # Phases that are not given are empty, but unpackPhase.
   setup = ''
     set -eu
     runHook() { :; }
+    # As installShellFiles and versionCheckHook do it.
+    installShellCompletion() {
+      local name=$2
+      shift 2
+      while [ $# -gt 0 ]; do
+        case "$1" in
+          --bash) install -D -m 644 "$2" "$out/share/bash-completion/completions/$name.bash" ;;
+          --zsh) install -D -m 644 "$2" "$out/share/zsh/site-functions/_$name" ;;
+          --fish) install -D -m 644 "$2" "$out/share/fish/vendor_completions.d/$name.fish" ;;
+          *) exit 1 ;;
+        esac
+        shift 2
+      done
+    }
+    installManPage() { install -D -m 644 "$1" "$out/share/man/man''${1##*.}/$1"; }
+    versionCheck() { "$out/bin/$pname" --version | grep -wF "$version"; }
     export PATH="$(for input in $nativeBuildInputs; do printf '%s/bin:' "$input"; done)/usr/bin:/bin"
     export TMPDIR="$PWD" HOME=/homeless-shelter
     if [ -z "''${dontUnpack-}" ] && [ -n "''${src-}" ]; then
@@ -33,13 +60,41 @@ let
     fi
     [ -n "''${dontBuild-}" ] || eval "''${buildPhase-}"
     eval "''${installPhase-}"
-    [ -z "''${doInstallCheck-}" ] || eval "''${installCheckPhase-}"
+    [ -z "''${doInstallCheck-}" ] || eval "''${installCheckPhase-}" "''${nativeInstallCheckInputs:+versionCheck}"
   '';
 
+  # An attribute that is no text for the builder is refused in `env`, and beside it with __structuredAttrs, as there.
   mkDerivation =
-    attributes:
+    given:
+    let
+      attributes = if builtins.isFunction given then given (attributes // { finalPackage = built; }) else given;
+      passthru = attributes.passthru or { };
+      isStructured = attributes.__structuredAttrs or false;
+      env = attributes.env or { };
+      built = derivationOf attributes isStructured env // {
+        inherit passthru;
+        meta = attributes.meta or { };
+        pname = attributes.pname or attributes.name;
+      };
+    in
+    assert builtins.all (value: builtins.isString value || value ? outPath) (builtins.attrValues env);
+    assert !isStructured || !(attributes ? disallowedReferences);
+    built;
+
+  derivationOf =
+    attributes: isStructured: env:
     derivation (
-      removeAttrs attributes [ "meta" ]
+      removeAttrs attributes [
+        "meta"
+        "passthru"
+        "env"
+        "__structuredAttrs"
+        "outputChecks"
+      ]
+      // env
+      // lib.optionalAttrs isStructured {
+        disallowedReferences = attributes.outputChecks.out.disallowedReferences or [ ];
+      }
       // {
         inherit system;
         name = attributes.name or "${attributes.pname}-${attributes.version}";
@@ -50,11 +105,7 @@ let
           setup
         ];
       }
-    )
-    // {
-      meta = attributes.meta or { };
-      pname = attributes.pname or attributes.name;
-    };
+    );
 
   # Nothing of its own: the machine's program is found instead, where there is one.
   tool =
@@ -67,7 +118,7 @@ let
   stdenv = {
     inherit mkDerivation;
     hostPlatform = platform;
-    buildPlatform = platform;
+    buildPlatform = platformOf buildSystem;
     cc.bintools.dynamicLinker = "/lib64/ld-linux-x86-64.so.2";
   };
 
@@ -79,17 +130,23 @@ let
       "distribution"
       "git"
       "gitMinimal"
+      "installShellFiles"
       "nginx"
       "nix"
       "openssl"
       "patchelf"
       "skopeo"
       "systemd"
+      "versionCheckHook"
+      "writableTmpDirAsHomeHook"
       "xz"
       "zstd"
     ] tool
     // {
       inherit lib stdenv pkgs;
+      # nixpkgs has some 100,000 names, and callPackage fills in whatever an argument is called.
+      commit = throw "the package commit, a graphical editor";
+      date = throw "a package called date";
       stdenvNoCC = stdenv;
       callPackage =
         file: given:
@@ -101,6 +158,19 @@ let
       bun = (if bun == null then tool "bun" else { outPath = bun; }) // {
         version = bunVersion;
       };
+
+      fetchFromGitHub =
+        {
+          owner,
+          repo,
+          tag,
+          hash,
+        }:
+        {
+          outPath = checkout;
+          inherit owner repo tag;
+        };
+      nix-update-script = { extraArgs }: extraArgs;
 
       # As Nix's own <nix/fetchurl.nix>, which needs no program.
       fetchurl =
@@ -159,6 +229,7 @@ let
           installPhase = "touch $out";
         };
       };
+      testers.testVersion = { package }: package;
       testers.runNixOSTest =
         test:
         mkDerivation {
@@ -168,4 +239,7 @@ let
         };
     };
 in
-pkgs
+if system == "x86_64-darwin" && !lib.versionOlder release "26.11" then
+  throw "Nixpkgs ${release} has dropped support for x86_64-darwin."
+else
+  pkgs

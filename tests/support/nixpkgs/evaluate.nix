@@ -6,9 +6,11 @@
   system,
   # A module, or a list of them.
   configuration,
+  # As of nixpkgs.
+  release ? "26.11",
 }:
 let
-  pkgs = import ./. { inherit system; };
+  pkgs = import ./. { inherit system release; };
   package = {
     type = "derivation";
     name = "nixcache";

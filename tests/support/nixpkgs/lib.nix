@@ -83,6 +83,10 @@ let
     escapeShellArgs = lib.concatMapStringsSep " " lib.escapeShellArg;
 
     versionOlder = a: b: builtins.compareVersions a b < 0;
+    fakeHash = "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    fetchers.proxyImpureEnvVars = [ "https_proxy" ];
+    systems.equals = a: b: a.config == b.config;
+    versionAtLeast = a: b: !lib.versionOlder a b;
     getExe = package: "${package}/bin/${package.meta.mainProgram or package.pname}";
     licenses.mit.spdxId = "MIT";
     sourceTypes.binaryNativeCode.shortName = "binaryNativeCode";

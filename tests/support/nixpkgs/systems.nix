@@ -22,7 +22,13 @@ in
   nixos = {
     options = {
       assertions = list;
-      nix = { inherit settings; };
+      warnings = option (types.listOf types.str) [ ];
+      nix = {
+        enable = option types.bool true;
+        inherit settings;
+      };
+      security.pki.installCACerts = option types.bool true;
+      security.pki.caBundle = text "/nix/store/authorities/ca-bundle.crt";
       networking.firewall.allowedTCPPorts = option (types.listOf types.port) [ ];
       networking.proxy.envVars = set;
       services.prometheus.enable = option types.bool false;
@@ -31,9 +37,6 @@ in
       users.groups = set;
       systemd.tmpfiles.rules = option (types.listOf types.str) [ ];
       systemd.services = set;
-      environment.etc = option (types.attrsOf types.anything) {
-        "ssl/certs/ca-certificates.crt".source = "/nix/store/authorities";
-      };
     };
     config = own;
   };
@@ -41,6 +44,7 @@ in
   darwin = {
     options = {
       assertions = list;
+      warnings = option (types.listOf types.str) [ ];
       nix = {
         enable = option types.bool true;
         inherit settings;
@@ -60,6 +64,9 @@ in
   home = {
     options = {
       assertions = list;
+      warnings = option (types.listOf types.str) [ ];
+      nix.enable = option types.bool true;
+      nix.package = option (types.nullOr types.package) null;
       nix.settings = set;
       home.homeDirectory = text "/home/me";
       home.sessionVariables = set;
@@ -68,5 +75,19 @@ in
       systemd.user.services = set;
       launchd.agents = set;
     };
+    # As home-manager's modules/misc/nix.nix has it, whose generated nix.conf is checked by that Nix.
+    imports = [
+      (
+        { config, ... }:
+        {
+          config.assertions = [
+            {
+              assertion = config.nix.settings == { } || config.nix.package != null;
+              message = "A corresponding Nix package must be specified via `nix.package` for generating nix.conf.";
+            }
+          ];
+        }
+      )
+    ];
   };
 }

@@ -30,6 +30,32 @@ test.each<[string, string, string]>([
        a) To temporarily allow unfree packages, you can use an environment variable`,
     "Package ‘x’ has an unfree license (‘unfree’), refusing to evaluate.",
   ],
+  [
+    "NixOS' failed assertions: their text begins on the next line",
+    `warning: something else
+error:
+       Failed assertions:
+       - services.x: Set y.
+         Or z.
+       - another
+(use '--show-trace' to show detailed location information)`,
+    "Failed assertions: - services.x: Set y. Or z. - another",
+  ],
+  [
+    "the same behind the way to it",
+    `error:
+       … while evaluating the attribute 'config.system.build.toplevel'
+         at /nix/store/abc-source/flake.nix:3:5:
+
+       … while calling the 'throw' builtin
+
+       error:
+
+       Failed assertions:
+       - services.x: Set y.`,
+    "Failed assertions: - services.x: Set y.",
+  ],
+  ["an error without a word", "error:\n", "error:"],
   ["no error at all", "what is this\n", "what is this"],
   ["nothing", "", ""],
   [
