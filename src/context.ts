@@ -16,6 +16,7 @@ import {
   spoolDirectory,
 } from "./config.ts";
 import type { Host } from "./host.ts";
+import type { PublicKey } from "./nar/signing-key.ts";
 import { BlobCache } from "./oci/blob-cache.ts";
 import { type Credentials, findCredentials } from "./oci/credentials.ts";
 import { gitHubPackages } from "./oci/github-packages.ts";
@@ -151,6 +152,8 @@ export interface OpenCacheOptions {
   readonly generation?: GenerationName | undefined;
   /** A repository of the same registry, of which blobs may be taken over. */
   readonly mountFrom?: string | undefined;
+  /** Keys of whoever reads: of several builds of a path one that these have signed comes first. Default: none. */
+  readonly keys?: readonly PublicKey[] | undefined;
 }
 
 /** @param access `read` is brisk, since a client waits; `write` sits out a registry's rate limits. */
@@ -158,7 +161,7 @@ export function openCache(
   reference: CacheReference,
   access: "read" | "write",
   context: Context,
-  { before, index, generation, mountFrom }: OpenCacheOptions = {},
+  { before, index, generation, mountFrom, keys }: OpenCacheOptions = {},
 ): OpenCache {
   const { env, host, signal, log } = context;
   const warned = new Set<string>();
@@ -169,7 +172,7 @@ export function openCache(
   };
   const policy = access === "read" ? BRISK : PATIENT;
   const store = openStore(reference, { ...registryOptions(reference, access, policy, context), mountFrom });
-  const database = index ?? IndexDatabase.open(indexFile(reference, env, generation));
+  const database = index ?? IndexDatabase.open(indexFile(reference, env, generation), keys);
   const spool = new Spool(spoolDirectory(env));
   return {
     protocol: {

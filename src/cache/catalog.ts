@@ -8,10 +8,12 @@
  */
 import { Database, type Statement } from "bun:sqlite";
 import { STORE_DIR, STORE_HASH_LENGTH } from "../nar/store-path.ts";
+import { type KeyRing, shownLine } from "./builds.ts";
 import type { IndexDatabase } from "./database.ts";
+import type { EntryLine } from "./entry.ts";
 import type { Generation } from "./index-layer.ts";
 import type { LayerFile } from "./layer-file.ts";
-import { lineShown, mergeLayers } from "./layer-merge.ts";
+import { linesAt, mergeLayers } from "./layer-merge.ts";
 import type { PublishRecord } from "./record.ts";
 import type { GenerationName } from "./tags.ts";
 
@@ -83,6 +85,7 @@ export class Catalog implements Disposable {
   readonly #db: Database;
   /** The layers as they were when it was made. */
   readonly #files: readonly LayerFile[];
+  readonly #keyRing: KeyRing;
   /** Of a cache of nixcache-oci that is shown as it is: it has no publish records. */
   readonly #v1Keys: readonly string[];
   #totals: Totals | undefined;
@@ -95,6 +98,7 @@ export class Catalog implements Disposable {
     this.#db = new Database(index.path, { readonly: true });
     this.#v1Keys = index.view.state().v1?.keys ?? [];
     this.#files = index.view.files.map((file) => file.retain());
+    this.#keyRing = index.view.keys();
     this.#db.run("PRAGMA temp_store = FILE");
     this.#db.run(
       `CREATE TEMP TABLE path (
@@ -129,7 +133,7 @@ export class Catalog implements Disposable {
     try {
       let inSlice = 0;
       for (const places of mergeLayers(this.#files)) {
-        const line = lineShown(places);
+        const line = shownLine(linesAt(places), () => this.#keyRing) as EntryLine;
         const { name, narSize, fileSize } = readSizes(line.narinfo);
         insert.run(line.storeHash, name, narSize, fileSize, line.added);
         totals.paths++;

@@ -9,6 +9,7 @@
 import { Database, SQLiteError } from "bun:sqlite";
 import { statSync } from "node:fs";
 import { messageOf, NixcacheError, systemCode } from "../errors.ts";
+import type { PublicKey } from "../nar/signing-key.ts";
 import type { Digest } from "../oci/digest.ts";
 import { isDamaged, LayersDamaged, layersFolder, openFresh, removeFiles } from "./index-files.ts";
 import { IndexReader, type OpenLayer } from "./index-reader.ts";
@@ -35,11 +36,14 @@ export class IndexDatabase {
   readonly #settling: Settling;
   #isClosed = false;
 
-  private constructor(path: string) {
+  readonly #given: readonly PublicKey[];
+
+  private constructor(path: string, given: readonly PublicKey[]) {
     this.path = path;
+    this.#given = given;
     this.#folder = new LayerFolder(layersFolder(path));
     this.#connection = openFresh(path);
-    this.#view = new IndexReader(this.#connection);
+    this.#view = new IndexReader(this.#connection, this.#given);
     try {
       this.#view.show(this.#layersOf(this.#connection));
     } catch (error) {
@@ -47,7 +51,7 @@ export class IndexDatabase {
       this.#connection.close();
       removeFiles(path);
       this.#connection = openFresh(path);
-      this.#view = new IndexReader(this.#connection);
+      this.#view = new IndexReader(this.#connection, this.#given);
     }
     this.#version = dataVersion(this.#connection);
     this.#inode = inodeOf(path);
@@ -65,10 +69,14 @@ export class IndexDatabase {
     return this.#view;
   }
 
-  /** Opens the file, making it and its folder where needed. @throws `filesystem` when it cannot be written. */
-  static open(path: string): IndexDatabase {
+  /**
+   * Opens the file, making it and its folder where needed.
+   * @param given keys of the reader: of several builds of a path one that these have signed is shown
+   * @throws `filesystem` when it cannot be written.
+   */
+  static open(path: string, given: readonly PublicKey[] = []): IndexDatabase {
     try {
-      return new IndexDatabase(path);
+      return new IndexDatabase(path, given);
     } catch (cause) {
       throw databaseError(path, cause);
     }
@@ -78,7 +86,7 @@ export class IndexDatabase {
   async snapshot<T>(read: (view: IndexReader) => Promise<T>): Promise<T> {
     const connection = new Database(this.path, { readonly: true });
     try {
-      using view = new IndexReader(connection);
+      using view = new IndexReader(connection, this.#given);
       view.show(this.#layersInSnapshot(connection));
       return await read(view);
     } finally {
@@ -218,7 +226,7 @@ export class IndexDatabase {
       this.#view[Symbol.dispose]();
       this.#connection.close();
       this.#connection = openFresh(this.path);
-      this.#view = new IndexReader(this.#connection);
+      this.#view = new IndexReader(this.#connection, this.#given);
       this.#view.show(this.#layersOf(this.#connection));
       this.#version = dataVersion(this.#connection);
     } catch (cause) {

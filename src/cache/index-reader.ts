@@ -4,13 +4,15 @@
  */
 import type { Database, Statement } from "bun:sqlite";
 import { NixcacheError } from "../errors.ts";
+import { type PublicKey, parsePublicKey } from "../nar/signing-key.ts";
 import { STORE_HASH_LENGTH } from "../nar/store-path.ts";
 import { type Digest, digestHex } from "../oci/digest.ts";
 import type { Attachment } from "./attachment.ts";
+import { buildsOf, compareShown, type KeyRing, shownLine } from "./builds.ts";
 import { type EntryLine, filesOf } from "./entry.ts";
 import type { Generation } from "./index-layer.ts";
 import type { LayerFile } from "./layer-file.ts";
-import { compareShown, lineShown, mergeLayers, type Place, shownFirst } from "./layer-merge.ts";
+import { linesAt, mergeLayers, type Place } from "./layer-merge.ts";
 import { firstRank, hashKey } from "./layer-table.ts";
 import type { BlobReference } from "./manifests.ts";
 import type { Part } from "./part.ts";
@@ -67,9 +69,13 @@ export class IndexReader implements Disposable {
   #files: readonly LayerFile[] = [];
   readonly #attached: Statement<{ hash: string }, [string]>;
   readonly #former: Statement<{ rest: string }, [string]>;
+  readonly #given: readonly PublicKey[];
+  #keys: KeyRing | undefined;
 
-  constructor(read: Database) {
+  /** @param given keys by which a path's builds are told apart first; see `builds.ts` */
+  constructor(read: Database, given: readonly PublicKey[] = []) {
     this.#read = read;
+    this.#given = given;
     this.#attached = read.query("SELECT DISTINCT hash FROM attached WHERE path = ?");
     this.#former = read.query("SELECT rest FROM former WHERE file = ? LIMIT 1");
   }
@@ -79,6 +85,21 @@ export class IndexReader implements Disposable {
     for (const file of this.#files) file.release();
     this.#layers = layers;
     this.#files = layers.map(({ file }) => file);
+    this.#keys = undefined;
+  }
+
+  /** The keys by which a path's builds are told apart. */
+  keys(): KeyRing {
+    this.#keys ??= { given: this.#given, named: this.#namedKeys() };
+    return this.#keys;
+  }
+
+  /** Those that live generations name, each once. */
+  #namedKeys(): PublicKey[] {
+    const query = `SELECT DISTINCT value AS key FROM generation, json_each(record, '$.keys') ORDER BY value`;
+    const named = this.#read.query<{ key: unknown }, []>(query).all();
+    const texts = [...named.map(({ key }) => key), ...(this.state().v1?.keys ?? [])];
+    return texts.flatMap((text) => (typeof text === "string" ? (readPublicKey(text) ?? []) : []));
   }
 
   /** The layers' files. Whoever goes on using one in a later turn of the event loop retains it. */
@@ -92,9 +113,10 @@ export class IndexReader implements Disposable {
     let found: LayerFile | undefined;
     let rank = 0;
     for (const file of this.#files) {
+      const { keys } = file.table;
       const first = firstRank(file.table, key);
-      if (file.table.keys[first] !== key) continue;
-      if (found !== undefined) return this.line(hash)?.narinfo;
+      if (keys[first] !== key) continue;
+      if (found !== undefined || keys[first + 1] === key) return this.line(hash)?.narinfo;
       found = file;
       rank = first;
     }
@@ -102,8 +124,9 @@ export class IndexReader implements Disposable {
     return found === undefined ? undefined : (found.narinfoAt(rank, hash) ?? this.line(hash)?.narinfo);
   }
 
+  /** The line that is shown for a store hash. */
   line(hash: string): EntryLine | undefined {
-    return shownFirst(this.#linesOf(hash));
+    return shownLine(this.linesOf(hash), () => this.keys());
   }
 
   /** Where a NAR's bytes are, by the file name in its URL; also for entries that left up to 35 days ago. */
@@ -122,19 +145,15 @@ export class IndexReader implements Disposable {
   #narOfPath(file: string): NarLocation | undefined {
     if (file[STORE_HASH_LENGTH] !== ".") return undefined;
     const ending = file.slice(STORE_HASH_LENGTH);
-    const lines = this.#linesOf(file.slice(0, STORE_HASH_LENGTH));
-    const line = shownFirst(lines.filter((line) => line.file.slice(FILE_HASH_DIGITS) === ending));
+    const lines = this.linesOf(file.slice(0, STORE_HASH_LENGTH));
+    const having = lines.filter((line) => line.file.slice(FILE_HASH_DIGITS) === ending);
+    const line = shownLine(having, () => this.keys());
     return line && locationIn(line);
   }
 
   /** The lines of all layers for a store hash. */
-  #linesOf(hash: string): EntryLine[] {
-    const lines: EntryLine[] = [];
-    for (const file of this.#files) {
-      const rank = file.rankOf(hash);
-      if (rank !== undefined) lines.push(file.lineAt(rank));
-    }
-    return lines;
+  linesOf(hash: string): EntryLine[] {
+    return this.#files.flatMap((file) => file.linesOf(hash));
   }
 
   /**
@@ -164,7 +183,8 @@ export class IndexReader implements Disposable {
       const file = filesOf(line.rest, line.storeHash).attached?.[path];
       return file === undefined ? [] : [{ line, file }];
     });
-    return having.sort((a, b) => compareShown(b.line, a.line))[0]?.file;
+    if (having.length < 2) return having[0]?.file;
+    return having.sort((a, b) => compareShown(b.line, a.line, this.keys()))[0]?.file;
   }
 
   /** A store hash whose narinfo names this derivation, by its base name. Looks through the whole index. */
@@ -180,12 +200,13 @@ export class IndexReader implements Disposable {
 
   /** Number of store paths in the view. */
   count(): number {
-    const [largest, ...others] = this.#files.toSorted((a, b) => b.count - a.count);
+    const [largest, ...others] = this.#files.toSorted((a, b) => b.paths - a.paths);
     if (largest === undefined) return 0;
-    let count = largest.count;
+    let count = largest.paths;
     const counted = [largest];
     for (const file of others) {
       for (const [rank, key] of file.table.keys.entries()) {
+        if (!file.isFirst(rank)) continue;
         const mayBeThere = counted.some(({ table }) => table.keys[firstRank(table, key)] === key);
         const hash = mayBeThere ? file.hashAt(rank) : undefined;
         if (hash === undefined || !counted.some((other) => other.rankOf(hash) !== undefined)) count++;
@@ -223,8 +244,9 @@ export class IndexReader implements Disposable {
   /** Whether another layer than this one has the store hash, with this very NAR where one is given. */
   isElsewhere(layer: number, hash: string, file?: string): boolean {
     return this.#layers.some((other) => {
-      const rank = other.id === layer ? undefined : other.file.rankOf(hash);
-      return rank !== undefined && (file === undefined || other.file.lineAt(rank).file === file);
+      if (other.id === layer) return false;
+      if (file === undefined) return other.file.rankOf(hash) !== undefined;
+      return other.file.linesOf(hash).some((line) => line.file === file);
     });
   }
 
@@ -269,25 +291,40 @@ export class IndexReader implements Disposable {
   }
 
   /**
-   * The lines that `layers` show and `below` does not: for each store hash the one shown first, unless a layer
-   * below has the same line or one shown before it. In the order of store hashes.
+   * What `layers` have and `below` does not: of each path the lines that may be shown to anybody, unless the layers below
+   * have the same. In the order of store hashes, and for one path in the order in which they were made.
    */
   *linesAbove(layers: readonly number[], below: readonly number[]): Generator<EntryLine> {
     const files = (ids: readonly number[]) =>
       this.#layers.filter(({ id }) => ids.includes(id)).map(({ file }) => file);
     const lower = files(below);
     for (const places of mergeLayers(files(layers))) {
-      const line = lineShown(places);
-      const isBelow = lower.some((file) => {
-        const rank = file.rankOf(line.storeHash);
-        return rank !== undefined && compareShown(file.lineAt(rank), line) >= 0;
-      });
-      if (!isBelow) yield line;
+      const lines = linesAt(places);
+      const hash = (lines[0] as EntryLine).storeHash;
+      const known = lower.flatMap((file) => file.linesOf(hash));
+      const added = lines.filter((line) => !known.some((other) => isSame(other, line)));
+      if (added.length === 0) continue;
+      const builds = buildsOf([...known, ...added]);
+      yield* builds.filter((line) => !known.some((other) => isSame(other, line)));
     }
   }
 
   [Symbol.dispose](): void {
     this.show([]);
+  }
+}
+
+function isSame(a: EntryLine, b: EntryLine): boolean {
+  return a.narinfo === b.narinfo && a.rest === b.rest;
+}
+
+/** Undefined for what is none: a record may name anything. */
+function readPublicKey(text: string): PublicKey | undefined {
+  try {
+    return parsePublicKey(text);
+  } catch (error) {
+    if (error instanceof NixcacheError) return undefined;
+    throw error;
   }
 }
 

@@ -61,6 +61,7 @@ export class LayerFile {
   readonly #checked: Uint8Array;
   #users = 1;
   #isDamaged = false;
+  #paths: number | undefined;
 
   constructor({ digest, path, fd, table, textBytes, closed }: OpenLayerFile) {
     this.digest = digest;
@@ -90,9 +91,16 @@ export class LayerFile {
     }
   }
 
-  /** Lines, each of another store hash. */
-  get count(): number {
-    return this.table.keys.length;
+  /** Store hashes: a root layer may have several lines for one. @throws `corrupt` */
+  get paths(): number {
+    this.#paths ??= this.table.keys.reduce((count, _, rank) => count + (this.isFirst(rank) ? 1 : 0), 0);
+    return this.#paths;
+  }
+
+  /** Whether the line at a rank is the first one of its store hash. @throws `corrupt` */
+  isFirst(rank: number): boolean {
+    const { keys } = this.table;
+    return rank === 0 || keys[rank] !== keys[rank - 1] || this.hashAt(rank) !== this.hashAt(rank - 1);
   }
 
   /** Whether a line was not what it was when it was written. */
@@ -125,7 +133,7 @@ export class LayerFile {
     fdatasyncSync(this.#fd);
   }
 
-  /** The rank of a store hash; undefined where there is no line for it. @throws `corrupt` */
+  /** The first rank of a store hash; undefined where there is no line for it. @throws `corrupt` */
   rankOf(hash: string): number | undefined {
     const { keys } = this.table;
     const key = hashKey(hash);
@@ -133,6 +141,17 @@ export class LayerFile {
       if (this.hashAt(rank) === hash) return rank;
     }
     return undefined;
+  }
+
+  /** The lines for a store hash. @throws `corrupt` */
+  linesOf(hash: string): EntryLine[] {
+    const lines: EntryLine[] = [];
+    const { keys } = this.table;
+    const key = hashKey(hash);
+    for (let rank = firstRank(this.table, key); keys[rank] === key; rank++) {
+      if (this.hashAt(rank) === hash) lines.push(this.lineAt(rank));
+    }
+    return lines;
   }
 
   /** The first rank from a store hash on, whether that is there or not. @throws `corrupt` */

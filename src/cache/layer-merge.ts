@@ -26,40 +26,25 @@ export function* mergeLayers(files: readonly LayerFile[], from?: string): Genera
       key = its;
     }
     if (first === undefined) return;
-    if (others === 0) {
+    if (others === 0 && first.file.table.keys[first.rank + 1] !== key) {
       yield [{ file: first.file, rank: first.rank }];
       first.rank++;
       continue;
     }
     // The same key, and nearly always the same hash.
     const tied = cursors.filter(({ file, rank }) => file.table.keys[rank] === key);
-    const hashes = tied.map(({ file, rank }) => file.hashAt(rank));
-    const [hash] = hashes.toSorted();
-    const same = tied.filter((_, place) => hashes[place] === hash);
-    yield same.map(({ file, rank }) => ({ file, rank }));
-    for (const cursor of same) cursor.rank++;
+    const [hash] = tied.map(({ file, rank }) => file.hashAt(rank)).sort();
+    const same: Place[] = [];
+    for (const cursor of tied) {
+      const { file } = cursor;
+      for (; file.table.keys[cursor.rank] === key && file.hashAt(cursor.rank) === hash; cursor.rank++)
+        same.push({ file, rank: cursor.rank });
+    }
+    yield same;
   }
 }
 
-/** The line that is shown of those at these places, of which there is one at least. @throws `corrupt` */
-export function lineShown(places: readonly Place[]): EntryLine {
-  return shownFirst(places.map(({ file, rank }) => file.lineAt(rank))) as EntryLine;
-}
-
-/** The line that is shown of several for one path: the one made last; a total order on content. */
-export function shownFirst(lines: readonly EntryLine[]): EntryLine | undefined {
-  return lines.reduce<EntryLine | undefined>(
-    (best, line) => (best === undefined || compareShown(line, best) > 0 ? line : best),
-    undefined,
-  );
-}
-
-/** Over 0 when `a` is shown before `b`. */
-export function compareShown(a: EntryLine, b: EntryLine): number {
-  return a.added - b.added || compareBytes(a.narinfo, b.narinfo) || compareBytes(a.rest, b.rest);
-}
-
-/** JavaScript would compare UTF-16 units. */
-function compareBytes(a: string, b: string): number {
-  return a === b ? 0 : Buffer.compare(Buffer.from(a), Buffer.from(b));
+/** The lines at these places. @throws `corrupt` */
+export function linesAt(places: readonly Place[]): EntryLine[] {
+  return places.map(({ file, rank }) => file.lineAt(rank));
 }

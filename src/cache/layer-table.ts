@@ -3,6 +3,7 @@
  * NAR. Plain numbers, 32 bytes a line: a million lines are loaded without an object each.
  *
  * Lines stand in the order of store hashes, whatever their order in the text; the place in that order is the *rank*.
+ * A root layer may have several lines for one store hash, a segment's has one.
  * A key is a number made of a name. Names that differ may have the same key, so whoever finds one looks at the line.
  */
 import { NixcacheError } from "../errors.ts";
@@ -114,11 +115,11 @@ export class TableBuilder {
   }
 
   /**
-   * Of several lines with one store hash the last one stays.
    * @param hashAt reads the store hash of the line at an offset; asked where keys are the same
+   * @param most of the lines with one store hash so many stay, the last ones, in the order in which they came
    */
-  finish(hashAt: (offset: number) => string): LayerTable {
-    const lines = this.#isSorted ? undefined : this.#sorted(hashAt);
+  finish(hashAt: (offset: number) => string, most = 1): LayerTable {
+    const lines = this.#isSorted ? undefined : this.#sorted(hashAt, most);
     const chosen = <T extends Float64Array | Uint32Array>(values: T) => choose(values, lines, this.#count);
     const fileKeys = chosen(this.#fileKeys);
     return {
@@ -131,7 +132,7 @@ export class TableBuilder {
   }
 
   /** The lines that stay, in the order of their hashes. */
-  #sorted(hashAt: (offset: number) => string): Uint32Array {
+  #sorted(hashAt: (offset: number) => string, most: number): Uint32Array {
     const keys = this.#keys;
     const hash = (line: number) => hashAt(this.#offsets[line] as number);
     const compare = (a: number, b: number): number => {
@@ -142,7 +143,7 @@ export class TableBuilder {
     };
     const lines = Uint32Array.from({ length: this.#count }, (_, line) => line).sort(compare);
     return lines.filter((line, place) => {
-      const next = lines[place + 1];
+      const next = lines[place + most];
       return next === undefined || keys[line] !== keys[next] || hash(line) !== hash(next);
     });
   }

@@ -27,6 +27,8 @@ export class LayerWriter {
   readonly #table = new TableBuilder();
   #text = "";
   #bytes = 0;
+  /** Lines for one path: a segment has one, a root layer as many as it covers generations. */
+  #mostForPath = 1;
 
   /** What it writes has another name until it is whole. @throws what the file system says */
   constructor(options: WriteOptions) {
@@ -56,7 +58,9 @@ export class LayerWriter {
     } finally {
       await written;
     }
-    return scanner.end();
+    const header = scanner.end();
+    if (header.kind === "root") this.#mostForPath = Math.max(1, header.covers.length);
+    return header;
   }
 
   add(line: EntryLine): void {
@@ -72,7 +76,7 @@ export class LayerWriter {
   /** Gives the file its name. @returns it, open */
   finish(): LayerFile {
     this.#flush();
-    const table = this.#table.finish((offset) => this.#hashAt(offset));
+    const table = this.#table.finish((offset) => this.#hashAt(offset), this.#mostForPath);
     const textBytes = Math.ceil(this.#bytes / 8) * 8;
     writeAllNow(this.#fd, new Uint8Array(textBytes - this.#bytes), this.#bytes);
     writeAllNow(this.#fd, encodeTable(table, textBytes), textBytes);

@@ -80,7 +80,7 @@ export async function publishOutputs(
     return await publishBuilt(built, watch.publish, watch.stopping.until);
   }
   const built = await buildAll([]).finally(() => lines.done());
-  using cache = openCache(setup.reference, "write", context);
+  using cache = openCache(setup.reference, "write", context, { keys: setup.ownKeys });
   return await publishBuilt(built, setup.publish(cache.protocol));
 }
 
@@ -147,7 +147,7 @@ async function buildTargets(
   const paths = targets.flatMap(({ outputs }) => Object.values(outputs));
   const valid = await validPaths(paths, { env, storeRoot: setup.storeRoot });
   if (paths.every((path) => valid.has(path))) return await build(targets, options);
-  using cache = openCache(setup.reference, "read", context, { before: PACK_MEMORY });
+  using cache = openCache(setup.reference, "read", context, { before: PACK_MEMORY, keys: setup.ownKeys });
   await using own = await ownSubstituter(cache, setup.key && publicKeyOf(setup.key), context);
   return await build(targets, { ...options, env: own.env, extraArgs: [...extraArgs, ...own.extraArgs] });
 }

@@ -28,7 +28,7 @@ export async function publishNamed(
   const { store } = setup;
   const paths = await resolveAll(names, store);
   const closure = await store.closure(paths);
-  using cache = openCache(setup.reference, "write", context);
+  using cache = openCache(setup.reference, "write", context, { keys: setup.ownKeys });
   const result = await publish(
     closure,
     { tool: TOOL, ...publishOrigin(context.env), system: nixSystem(), roots: rootsOf(paths) },

@@ -12,7 +12,7 @@ import { type Context, openUpstreams } from "../context.ts";
 import { NixcacheError } from "../errors.ts";
 import { dumpNar } from "../nar/dump.ts";
 import { readSigningKey } from "../nar/key-file.ts";
-import type { SecretKey } from "../nar/signing-key.ts";
+import { type PublicKey, publicKeyOf, type SecretKey } from "../nar/signing-key.ts";
 import { STORE_DIR } from "../nar/store-path.ts";
 import { type NixStore, openNixStore } from "../nix/store.ts";
 import type { CacheReference } from "../oci/reference.ts";
@@ -37,6 +37,10 @@ export const SETUP_ARGS = {
     description: "Leave out what this public key has signed, without asking (that of cache.nixos.org)",
   },
   "signing-key-file": { type: "string", valueHint: "FILE", description: "Sign with this secret key" },
+  "replace-signed": {
+    type: "boolean",
+    description: "Publish builds that differ from a signed one in the cache, in its place",
+  },
   "compression-level": { type: "string", valueHint: "N", description: "zstd level, 1 to 19 (3)" },
   "part-size": {
     type: "string",
@@ -50,6 +54,8 @@ export const SETUP_ARGS = {
 export interface PublishSetup {
   readonly reference: CacheReference;
   readonly key: SecretKey | undefined;
+  /** Of that key, if there is one. */
+  readonly ownKeys: readonly PublicKey[];
   /** zstd level. */
   readonly level: number;
   readonly store: NixStore;
@@ -66,6 +72,12 @@ export function readSetup(given: Arguments, context: Context): PublishSetup {
   const { now } = context.host;
   const keySource = signingKeySource(given.text("signing-key-file"), env);
   const key = keySource && readSigningKey(keySource);
+  const replaceSigned = given.flag("replace-signed");
+  if (replaceSigned && key === undefined) {
+    throw new NixcacheError("usage", "--replace-signed: got no signing key, expected one", {
+      hint: "A signed build is shown before one that is not: sign with --signing-key-file or NIX_SIGNING_KEY.",
+    });
+  }
   const level = wholeNumber(
     "--compression-level",
     given.text("compression-level"),
@@ -90,6 +102,7 @@ export function readSetup(given: Arguments, context: Context): PublishSetup {
     : plainProgress((line) => log.info(line), now);
   return {
     ...{ reference, key, level, store, storeRoot, progress },
+    ownKeys: key === undefined ? [] : [publicKeyOf(key)],
     dryRun: given.flag("dry-run"),
     publish: (protocol) => ({
       ...protocol,
@@ -104,6 +117,7 @@ export function readSetup(given: Arguments, context: Context): PublishSetup {
       upstreams,
       upstreamKeys: trusted,
       key,
+      replaceSigned,
       partBytes,
       unitsAtOnce: UNITS_AT_ONCE,
       compressor: new Compressor(level, context.threads),

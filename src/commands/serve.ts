@@ -9,6 +9,7 @@ import {
   upstreamUrls,
 } from "../config.ts";
 import { openCache, openNarCache, openUpstreams } from "../context.ts";
+import { parsePublicKey, publicKeyOf } from "../nar/signing-key.ts";
 import { PACK_MEMORY } from "../oci/pack-memory.ts";
 import { accessLine } from "../serve/access-log.ts";
 import { serveCache } from "../serve/cache.ts";
@@ -29,7 +30,7 @@ import { cacheArgs, command } from "./command.ts";
 import { listen, serverUrl } from "./listen.ts";
 import { AT_ARGS, generationToServe } from "./serve-at.ts";
 import { untilStopped } from "./until-stopped.ts";
-import { openWriter, WRITABLE_ARGS } from "./writable.ts";
+import { openWriter, uploadKey, WRITABLE_ARGS } from "./writable.ts";
 
 /** Without uploads no request has a body that matters. With them each kind of upload has a bound of its own. */
 const MAX_BODY_BYTES = 64 * 1024;
@@ -42,6 +43,11 @@ export const serve = command(
       type: "string",
       valueHint: "REF…",
       description: "A cache: HOST/NAME, OWNER/REPO for GHCR, or a folder; the first that has a path answers",
+    },
+    "trusted-public-key": {
+      type: "string",
+      valueHint: "KEY…",
+      description: "Of several builds of a path show the one that this key has signed",
     },
     port: { type: "string", valueHint: "PORT", description: "Port to listen on, 0 for any free one (37515)" },
     listen: { type: "string", valueHint: "ADDRESS", description: "Address to listen on (127.0.0.1)" },
@@ -84,10 +90,15 @@ export const serve = command(
     await using nars = kept && (await openNarCache(kept, connections, context));
     using open = new DisposableStack();
     const references = cacheReferences(given.texts("cache"), env);
+    const key = uploadKey(given, env);
+    const trusted = (given.texts("trusted-public-key") ?? []).map((text) =>
+      parsePublicKey(text, "--trusted-public-key"),
+    );
+    const keys = [...trusted, ...(key ? [publicKeyOf(key)] : [])];
     const generation = await generationToServe(given, references, stopping);
     const caches = references.map((reference) => {
       const { protocol } = open.use(
-        openCache(reference, "read", context, { before: nars ?? PACK_MEMORY, generation }),
+        openCache(reference, "read", context, { before: nars ?? PACK_MEMORY, generation, keys }),
       );
       const onError = (message: string) => log.warn(`the index could not be refreshed: ${message}`);
       return serveCache(protocol, onError, generation);
@@ -98,7 +109,7 @@ export const serve = command(
     const guard = createGuard({ hostname: address.hostname, allowHosts: given.texts("allow-host") ?? [] });
     await using writing = openWriter(
       given,
-      { references, caches, upstreams: passing, guard, hostname: address.hostname },
+      { references, caches, upstreams: passing, guard, hostname: address.hostname, key },
       context,
     );
     const traffic = new Traffic();

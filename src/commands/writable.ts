@@ -12,7 +12,7 @@ import {
 import { type Context, openCache } from "../context.ts";
 import { messageOf, NixcacheError } from "../errors.ts";
 import { readSigningKey } from "../nar/key-file.ts";
-import { formatPublicKey, publicKeyOf } from "../nar/signing-key.ts";
+import { formatPublicKey, publicKeyOf, type SecretKey } from "../nar/signing-key.ts";
 import type { CacheReference } from "../oci/reference.ts";
 import { Committer } from "../receive/committer.ts";
 import { elsewhereIn } from "../receive/elsewhere.ts";
@@ -47,6 +47,8 @@ export interface WritableOptions {
   readonly upstreams: Upstreams;
   readonly guard: Guard;
   readonly hostname: string;
+  /** Signs what is uploaded. */
+  readonly key: SecretKey | undefined;
 }
 
 export interface OpenWriter extends AsyncDisposable {
@@ -60,10 +62,16 @@ export interface OpenWriter extends AsyncDisposable {
   close(signal: AbortSignal): Promise<void>;
 }
 
+/** The key that uploads are signed with; undefined where none is set, or nothing is written. @throws `key` */
+export function uploadKey(given: Arguments, env: Environment): SecretKey | undefined {
+  const source = given.flag("writable") ? signingKeySource(given.text("signing-key-file"), env) : undefined;
+  return source && readSigningKey(source);
+}
+
 /** Undefined without `--writable`. */
 export function openWriter(
   given: Arguments,
-  { references, caches, upstreams, guard, hostname }: WritableOptions,
+  { references, caches, upstreams, guard, hostname, key }: WritableOptions,
   context: Context,
 ): OpenWriter | undefined {
   const [reference] = references;
@@ -87,8 +95,6 @@ export function openWriter(
       },
     );
   }
-  const keySource = signingKeySource(given.text("signing-key-file"), env);
-  const key = keySource && readSigningKey(keySource);
   const journal = Journal.open(journalDirectory(reference, env), first.store, host.now);
   // What has been accepted is committed after the signal to stop, too.
   const stop = new AbortController();

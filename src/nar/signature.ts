@@ -60,7 +60,7 @@ export function verifyingKey(
 ): PublicKey | undefined {
   const candidates: { key: PublicKey; bytes: Uint8Array }[] = [];
   for (const sig of info.sigs) {
-    const name = sig.slice(0, Math.max(0, sig.indexOf(":")));
+    const name = signerOf(sig);
     const key = publicKeys.find((candidate) => candidate.name === name);
     if (key === undefined) continue;
     const bytes = decodeBase64(sig.slice(name.length + 1));
@@ -72,6 +72,17 @@ export function verifyingKey(
   // Without zip215 the rules are those of RFC 8032, which libsodium, Nix's library, follows.
   return candidates.find(({ key, bytes }) => ed25519.verify(bytes, message, key.bytes, { zip215: false }))
     ?.key;
+}
+
+/** The name of the key that a signature says it is by; empty where it says none. */
+export function signerOf(text: string): string {
+  return text.slice(0, Math.max(0, text.indexOf(":")));
+}
+
+/** Whether it has the shape of a signature, whatever it is good for. */
+export function isSignature(text: string): boolean {
+  const name = signerOf(text);
+  return name !== "" && decodeBase64(text.slice(name.length + 1))?.length === SIGNATURE_SIZE;
 }
 
 /** @throws `corrupt`, naming `where`. */

@@ -3,18 +3,23 @@ import { type Attachments, isAttachedPath, MAX_ATTACHMENTS, MAX_TEXT_BYTES } fro
 import { type EntryLine, encodeEntry, entryOf } from "../cache/entry.ts";
 import type { NarInfo } from "../nar/narinfo.ts";
 import { mergeRealisation, type Realisation, realisationPath, signRealisation } from "../nar/realisation.ts";
-import { signNarInfo } from "../nar/signature.ts";
+import { isSignature, signNarInfo } from "../nar/signature.ts";
 import type { SecretKey } from "../nar/signing-key.ts";
 import type { PathInfo } from "../nix/store.ts";
 import type { NarFile } from "./upload.ts";
 
-/** @param realisations those of the path, by which clients find it. @param now seconds since 1970 */
+/**
+ * @param realisations those of the path, by which clients find it
+ * @param now seconds since 1970
+ * @param replaced the line of another build, which this one takes the place of
+ */
 export function newLine(
   path: PathInfo,
   file: NarFile,
   realisations: readonly Realisation[],
   key: SecretKey | undefined,
   now: number,
+  replaced?: EntryLine,
 ): EntryLine {
   const deriver = path.deriver === undefined ? undefined : baseName(path.deriver);
   const info: NarInfo = {
@@ -37,7 +42,7 @@ export function newLine(
     parts: file.parts,
     listing: file.listing,
     attached: withRealisations(attached, realisations, key),
-    added: now,
+    added: addedAfter(replaced, now),
   });
 }
 
@@ -55,8 +60,12 @@ export function restatedLine(
   const info = signed(entry.info, key);
   const attached = withRealisations(entry.attached, realisations, key);
   if (info === entry.info && attached === entry.attached) return line;
-  // Later than the line that it replaces, whatever the clocks: the later one is shown.
-  return encodeEntry({ ...entry, info, attached, added: Math.max(now, line.added + 1) });
+  return encodeEntry({ ...entry, info, attached, added: addedAfter(line, now) });
+}
+
+/** Later than the line that it replaces, whatever the clocks: the later one is shown. */
+function addedAfter(replaced: EntryLine | undefined, now: number): number {
+  return replaced === undefined ? now : Math.max(now, replaced.added + 1);
 }
 
 /** Where a binary cache has the build log of a derivation, by its base name. */
@@ -90,7 +99,9 @@ function withRealisations(
 function signed(info: NarInfo, key: SecretKey | undefined): NarInfo {
   if (key === undefined) return info;
   const signature = signNarInfo(info, key);
-  return info.sigs.includes(signature) ? info : { ...info, sigs: [...info.sigs, signature] };
+  if (info.sigs.includes(signature)) return info;
+  // Clients give up on a path for what is none, even beside a good one.
+  return { ...info, sigs: [...info.sigs.filter(isSignature), signature] };
 }
 
 export function baseName(path: string): string {

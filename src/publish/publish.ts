@@ -2,6 +2,7 @@
  * Publishing: a closure goes into the cache as one generation (STORAGE-PROTOCOL, "Publish").
  */
 import { isAttachedPath } from "../cache/attachment.ts";
+import { Standing, standingOf } from "../cache/builds.ts";
 import { type EntryLine, formatLine } from "../cache/entry.ts";
 import type { Generation } from "../cache/index-layer.ts";
 import { blobsOf } from "../cache/manifests.ts";
@@ -24,6 +25,7 @@ import type { Upstream } from "../upstream/client.ts";
 import type { LogsByNar } from "./beside.ts";
 import { type LeftOut, leaveOutDependents } from "./complete.ts";
 import { baseName, logPath, newLine, restatedLine } from "./entries.ts";
+import { keptLines, keptReasons } from "./kept.ts";
 import { type NewPath, RunMemory } from "./memory.ts";
 import type { Compressor, Dump } from "./nar-file.ts";
 import { planUnits, type Unit } from "./plan.ts";
@@ -49,6 +51,8 @@ export interface PublishContext extends ProtocolContext {
   /** By store path. */
   readonly realisations?: ReadonlyMap<string, readonly Realisation[]>;
   readonly key: SecretKey | undefined;
+  /** Publish builds that differ from a signed one in the cache, in its place. Default: those stay. */
+  readonly replaceSigned?: boolean;
   readonly compressor: Compressor;
   readonly partBytes: number;
   /** Packs and large NARs in the making at once. */
@@ -111,6 +115,8 @@ export async function publish(
   const adopted = options.dryRun ? undefined : await adoptV1(context, context.upstreams);
   const selection = await select(closure, {
     known: (hash) => context.database.view.line(hash),
+    isSigned: (line) => standingOf(line, context.database.view.keys()) > Standing.Unsigned,
+    replaceSigned: context.replaceSigned,
     upstreams: context.upstreams,
     ...(context.upstreamKeys && { upstreamKeys: context.upstreamKeys }),
     signal: context.signal,
@@ -118,7 +124,7 @@ export async function publish(
   });
   const run = new PublishRun(closure, origin, context, selection, options.until);
   context.progress.planned({ ...selection, fresh: run.toUpload() });
-  if (options.dryRun) return run.result(null, []);
+  if (options.dryRun) return run.result(null, run.keptOut());
   return { ...(await run.run()), ...(adopted && { adopted }) };
 }
 
@@ -133,9 +139,13 @@ class PublishRun {
   readonly #memory: RunMemory;
   readonly #failed = new Map<string, string>();
   readonly #restated: Map<string, EntryLine>;
+  /** Paths that the cache has signed in another build, with its line. */
+  readonly #kept: Map<string, EntryLine>;
   /** Behind which NAR, by its hash, the log of a derivation goes: several outputs come from one. */
   readonly #logs = new Map<string, string>();
   #failuresInARow = 0;
+  /** Whether what the cache has in the place of what is left out for it is whole. */
+  #canKeep = true;
   /** Whether some paths are left out for the time alone. */
   #stopped = false;
 
@@ -152,6 +162,7 @@ class PublishRun {
     this.#selection = selection;
     this.#until = until;
     this.#restated = new Map(selection.restated);
+    this.#kept = new Map(selection.kept);
     this.#memory = context.memory ?? new RunMemory();
     for (const { path, narHash } of closure) if (this.#restated.has(path)) this.#memory.files.delete(narHash);
     this.#now = Math.floor(context.host.now() / 1000);
@@ -161,7 +172,15 @@ class PublishRun {
 
   /** What is new and not uploaded yet. */
   toUpload(): PathInfo[] {
-    return this.#selection.fresh.filter(({ narHash }) => !this.#memory.files.has(narHash));
+    const out = new Set(this.keptOut().map(({ path }) => path));
+    return this.#closure.filter(
+      ({ path, narHash }) => this.#isNew(path) && !out.has(path) && !this.#memory.files.has(narHash),
+    );
+  }
+
+  /** What is left out for what the cache has signed. */
+  keptOut(): LeftOut[] {
+    return leaveOutDependents(this.#closure, keptReasons(this.#kept)).leftOut;
   }
 
   async run(): Promise<PublishResult> {
@@ -227,7 +246,7 @@ class PublishRun {
   }
 
   #isNew(path: string): boolean {
-    return !this.#restated.has(path) && !this.#selection.upstream.has(path);
+    return !this.#restated.has(path) && !this.#selection.upstream.has(path) && !this.#kept.has(path);
   }
 
   async #upload(paths: readonly PathInfo[]): Promise<void> {
@@ -310,14 +329,16 @@ class PublishRun {
         .map(({ storeHash }) => storeHash),
     );
     const paths = this.#closure.filter(({ path }) => affected.has(storeHashOf(path)));
+    if (paths.length < affected.size) this.#canKeep = false;
     this.#context.warn(
       `${missing.size} blobs are gone from the cache; uploading ${paths.length} paths again`,
     );
     for (const { path, narHash } of paths) {
       this.#restated.delete(path);
+      this.#kept.delete(path);
       this.#memory.files.delete(narHash);
     }
-    await this.#upload(paths);
+    await this.#upload(this.toUpload());
   }
 
   #lines(): { lines: EntryLine[]; leftOut: LeftOut[] } {
@@ -326,7 +347,8 @@ class PublishRun {
       const reason = this.#failed.get(narHash);
       if (this.#isNew(path) && reason !== undefined) failed.set(path, reason);
     }
-    const { complete, leftOut } = leaveOutDependents(this.#closure, failed);
+    const reasons = new Map([...failed, ...keptReasons(this.#kept)]);
+    const { complete, leftOut } = leaveOutDependents(this.#closure, reasons);
     const lines: EntryLine[] = [];
     for (const info of complete) {
       const known = this.#restated.get(info.path);
@@ -334,8 +356,13 @@ class PublishRun {
       const realisations = this.#context.realisations?.get(info.path) ?? [];
       const { key } = this.#context;
       if (known) lines.push(restatedLine(known, realisations, key, this.#now));
-      else if (file && this.#isNew(info.path)) lines.push(newLine(info, file, realisations, key, this.#now));
+      else if (file && this.#isNew(info.path)) {
+        const replaced = this.#selection.replaced.get(info.path);
+        lines.push(newLine(info, file, realisations, key, this.#now, replaced));
+      }
     }
+    const { view } = this.#context.database;
+    if (lines.length > 0 && this.#canKeep) lines.push(...keptLines(view, this.keptOut(), lines));
     lines.sort((a, b) => (a.storeHash < b.storeHash ? -1 : 1));
     return { lines, leftOut };
   }

@@ -1,11 +1,13 @@
 /**
  * What becomes of each path of a closure: the cache has it already and it is restated, an upstream has it and
- * it is left out, or it is new. What an upstream has signed it has: it is not asked.
+ * it is left out, the cache has another build of it that is signed and stays, or it is new. What an upstream has
+ * signed it has: it is not asked.
  */
 import { type EntryLine, entryOf } from "../cache/entry.ts";
 import { mapConcurrently } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
-import { verifyNarInfo } from "../nar/signature.ts";
+import type { NarInfo } from "../nar/narinfo.ts";
+import { fingerprint, verifyNarInfo } from "../nar/signature.ts";
 import type { PublicKey } from "../nar/signing-key.ts";
 import { storeHashOf } from "../nar/store-path.ts";
 import type { PathInfo } from "../nix/store.ts";
@@ -23,11 +25,19 @@ export interface Selection {
   readonly upstream: ReadonlySet<string>;
   /** In the order of the closure. */
   readonly fresh: readonly PathInfo[];
+  /** Of fresh paths, the cache's line for another build, which the new one replaces. */
+  readonly replaced: ReadonlyMap<string, EntryLine>;
+  /** Paths of which the cache has another build that is signed: that one stays. */
+  readonly kept: ReadonlyMap<string, EntryLine>;
 }
 
 export interface SelectContext {
   /** The cache's own line for a store hash. */
   readonly known: (storeHash: string) => EntryLine | undefined;
+  /** Whether clients may take what a line says by its signatures. */
+  readonly isSigned: (line: EntryLine) => boolean;
+  /** Replace signed builds that differ. Default: keep them. */
+  readonly replaceSigned?: boolean | undefined;
   readonly upstreams: readonly Upstream[];
   /** Keys of upstreams. A path that one of these has signed is upstream. Default: none. */
   readonly upstreamKeys?: readonly PublicKey[];
@@ -38,27 +48,45 @@ export interface SelectContext {
 /** Upstreams that cannot be reached count as not having anything: uploading too much is no loss. */
 export async function select(closure: readonly PathInfo[], context: SelectContext): Promise<Selection> {
   const restated = new Map<string, EntryLine>();
+  const others = new Map<string, EntryLine>();
   const unknown: PathInfo[] = [];
   for (const info of closure) {
     const line = context.known(storeHashOf(info.path));
-    // The same path with other content is another build of it: clients must get the one that is published.
-    if (line !== undefined && entryOf(line).info.narHash === info.narHash) restated.set(info.path, line);
-    else unknown.push(info);
+    if (line !== undefined && isSameBuild(info, entryOf(line).info)) {
+      restated.set(info.path, line);
+      continue;
+    }
+    unknown.push(info);
+    if (line !== undefined) others.set(info.path, line);
   }
   const asked = new UpstreamQuestions(context);
   const found = await mapConcurrently(unknown, UPSTREAM_CONCURRENCY, async (info) => {
-    return isSigned(info, context.upstreamKeys ?? []) || asked.has(info.path);
+    return hasKeyOf(info, context.upstreamKeys ?? []) || asked.has(info.path);
   });
+  const upstream = new Set(unknown.filter((_, i) => found[i]).map(({ path }) => path));
+  const isKept = ([path, line]: readonly [string, EntryLine]) =>
+    !upstream.has(path) && !context.replaceSigned && context.isSigned(line);
+  const kept = new Map([...others].filter(isKept));
   return {
     restated,
-    upstream: new Set(unknown.filter((_, i) => found[i]).map(({ path }) => path)),
-    fresh: unknown.filter((_, i) => !found[i]),
+    upstream,
+    fresh: unknown.filter(({ path }) => !upstream.has(path) && !kept.has(path)),
+    replaced: new Map([...others].filter((other) => !isKept(other))),
+    kept,
   };
 }
 
-function isSigned(info: PathInfo, keys: readonly PublicKey[]): boolean {
-  const references = info.references.map(baseName);
-  return verifyNarInfo({ ...info, storePath: info.path, references }, keys);
+/** Whether they agree in all that a signature covers. */
+function isSameBuild(info: PathInfo, known: NarInfo): boolean {
+  return fingerprint(signedFieldsOf(info)) === fingerprint(known);
+}
+
+function signedFieldsOf(info: PathInfo) {
+  return { ...info, storePath: info.path, references: info.references.map(baseName) };
+}
+
+function hasKeyOf(info: PathInfo, keys: readonly PublicKey[]): boolean {
+  return verifyNarInfo(signedFieldsOf(info), keys);
 }
 
 class UpstreamQuestions {

@@ -1,6 +1,6 @@
 /** An upload that is not accepted: a status that Nix takes for final, and why, in a sentence of under 1 KiB. */
 export class Refusal extends Error {
-  readonly status: 400 | 401 | 403 | 404 | 405 | 411 | 413 | 415;
+  readonly status: 400 | 401 | 403 | 404 | 405 | 409 | 411 | 413 | 415;
   readonly headers: Record<string, string>;
 
   constructor(status: Refusal["status"], message: string, headers: Record<string, string> = {}) {

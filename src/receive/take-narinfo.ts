@@ -1,8 +1,9 @@
 /** Taking in a narinfo: its NAR is here and is what it says, its references are somewhere, and then it is signed. */
+import { Standing, standingOfInfo } from "../cache/builds.ts";
 import { mapConcurrently } from "../concurrency.ts";
 import { preview } from "../errors.ts";
 import { formatNarInfo, MAX_NARINFO_LENGTH, type NarInfo, parseNarInfo } from "../nar/narinfo.ts";
-import { parseSignature, signNarInfo } from "../nar/signature.ts";
+import { fingerprint, isSignature, parseSignature, signNarInfo } from "../nar/signature.ts";
 import { storeHashOf } from "../nar/store-path.ts";
 import { baseName, fileName } from "./batch.ts";
 import { receiveText, type Upload } from "./body.ts";
@@ -31,8 +32,11 @@ export async function takeNarInfo(storeHash: string, upload: Upload, intake: Int
   }
   // Clients give up on a path for one that is none, even beside a good one.
   for (const sig of sent.sigs) parseSignature(sig, sent.storePath);
+  checkBuild(sent, intake);
   await checkReferences(sent, intake);
   const described = await withFile(sent, intake);
+  // Again, as another upload may have come to its end meanwhile.
+  checkBuild(sent, intake);
   const present = intake.narinfo(storeHash);
   const info = withSignatures(described, present, intake);
   const narinfo = formatNarInfo(info);
@@ -55,6 +59,18 @@ export async function takeNarInfo(storeHash: string, upload: Upload, intake: Int
   );
   intake.added();
   return true;
+}
+
+/** @throws Refusal when there is another build of the path that is signed: clients trust that one */
+function checkBuild(info: NarInfo, intake: Intake): void {
+  const present = intake.narinfo(storeHashOf(info.storePath));
+  const known = present === undefined ? undefined : parseNarInfo(present);
+  if (known === undefined || fingerprint(known) === fingerprint(info)) return;
+  if (standingOfInfo(known, intake.index().keys()) === Standing.Unsigned) return;
+  throw new Refusal(
+    409,
+    `${info.storePath}: there is another build of it that is signed, with NarHash: ${known.narHash}; \`nixcache publish --replace-signed\` replaces it`,
+  );
 }
 
 /** Rule 3. @throws Refusal when a reference is nowhere */
@@ -116,12 +132,7 @@ function checkFile(stated: NarInfo, found: NarInfo): void {
 /** With the signatures that the same build has already, and our own. */
 function withSignatures(info: NarInfo, present: string | undefined, { key }: Intake): NarInfo {
   const old = present === undefined ? undefined : parseNarInfo(present);
-  const gathered = old && signedFields(old) === signedFields(info) ? old.sigs : [];
+  const gathered = old && fingerprint(old) === fingerprint(info) ? old.sigs.filter(isSignature) : [];
   const own = key === undefined ? [] : [signNarInfo(info, key)];
   return { ...info, sigs: [...new Set([...gathered, ...info.sigs, ...own])] };
-}
-
-/** What a signature is about. */
-function signedFields({ storePath, narHash, narSize, references }: NarInfo): string {
-  return JSON.stringify([storePath, narHash, narSize, references]);
 }

@@ -8,7 +8,7 @@ import { readPackedFile } from "../protocol/packed-file.ts";
 import type { Exchange } from "./exchange.ts";
 import type { MemoryBudget } from "./memory.ts";
 import { TEXT } from "./respond.ts";
-import type { Source } from "./source.ts";
+import { type Source, sourceOf } from "./source.ts";
 
 export interface AttachedContext {
   readonly onError: (message: string) => void;
@@ -28,7 +28,9 @@ export function ownListing(
   sources: readonly Source[],
   context: AttachedContext,
 ): Promise<Response> | undefined {
-  for (const { view, store } of sources) {
+  // That of the build whose narinfo is shown comes first.
+  const shown = sourceOf(storeHash, sources)?.source;
+  for (const { view, store } of shown === undefined ? sources : [shown, ...sources]) {
     const part = view.listing(storeHash);
     if (part !== undefined) return fileAnswer({ part }, JSON_TYPE, store, request, context);
   }

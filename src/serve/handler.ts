@@ -18,7 +18,7 @@ import type { Page } from "./page/page.ts";
 import { PROMETHEUS_TYPE } from "./prometheus.ts";
 import { clientGone, sandboxed, TEXT, text } from "./respond.ts";
 import { type Route, route } from "./route.ts";
-import type { Source } from "./source.ts";
+import { type Source, sourceOf } from "./source.ts";
 import type { Traffic } from "./traffic.ts";
 import type { FetchNar, UpstreamNars } from "./upstream-nars.ts";
 import type { Upstreams } from "./upstreams.ts";
@@ -147,11 +147,10 @@ function narinfo(
   options: HandlerOptions,
   exchange: Exchange,
 ): Response | Promise<Response> {
-  for (const source of sourcesOf(options)) {
-    const ours = source.view.narinfo(storeHash);
-    if (ours === undefined) continue;
-    exchange.source = source === options.writer ? "journal" : "cache";
-    return narinfoAnswer(ours, request, exchange);
+  const ours = sourceOf(storeHash, sourcesOf(options));
+  if (ours !== undefined) {
+    exchange.source = ours.source === options.writer ? "journal" : "cache";
+    return narinfoAnswer(ours.narinfo, request, exchange);
   }
   const theirs = options.upstreams.narinfo(storeHash, request);
   const pass = (found: string | undefined) => {

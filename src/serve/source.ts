@@ -21,3 +21,22 @@ export interface SourceView {
   /** A file beside the narinfos, by its path. */
   attached(path: string): Attachment | undefined;
 }
+
+/**
+ * The source that answers for a store path: the first one that has it signed or content-addressed, else the first one
+ * that has it. Else a build that nobody takes would hide one that clients trust.
+ */
+export function sourceOf<Of extends Source>(
+  storeHash: string,
+  sources: readonly Of[],
+): { readonly source: Of; readonly narinfo: string } | undefined {
+  let first: { source: Of; narinfo: string } | undefined;
+  for (const source of sources) {
+    const narinfo = source.view.narinfo(storeHash);
+    if (narinfo === undefined) continue;
+    if (sources.length === 1 || narinfo.includes("\nSig: ") || narinfo.includes("\nCA: "))
+      return { source, narinfo };
+    first ??= { source, narinfo };
+  }
+  return first;
+}

@@ -8,6 +8,8 @@ import type { BlobReference } from "../../src/cache/manifests.ts";
 import type { PublishRecord } from "../../src/cache/record.ts";
 import type { Host } from "../../src/host.ts";
 import { encodeBase32 } from "../../src/nar/base32.ts";
+import { signNarInfo } from "../../src/nar/signature.ts";
+import type { PublicKey, SecretKey } from "../../src/nar/signing-key.ts";
 import { digestOf } from "../../src/oci/digest.ts";
 import { Spool } from "../../src/oci/spool.ts";
 import type { Store } from "../../src/oci/store.ts";
@@ -48,13 +50,17 @@ export interface TestParty extends ProtocolContext, Disposable {
 
 let parties = 0;
 
-/** A machine with its own local index, and unless one is given a clock a minute ahead of the one before. */
+/**
+ * A machine with its own local index, and unless one is given a clock a minute ahead of the one before.
+ * @param keys that it trusts
+ */
 export function party(
   store: Store,
   host = new TestHost(Date.UTC(2026, 0, 1, 0, ++parties), parties),
+  keys: readonly PublicKey[] = [],
 ): TestParty {
   const directory = mkdtempSync(join(tmpdir(), "nixcache-test-"));
-  const database = IndexDatabase.open(join(directory, "index.sqlite"));
+  const database = IndexDatabase.open(join(directory, "index.sqlite"), keys);
   const spool = new Spool(directory);
   const warnings: string[] = [];
   return {
@@ -95,6 +101,8 @@ export interface TestEntryOptions {
   readonly references?: readonly string[];
   /** Another name whose NAR it has. */
   readonly content?: string;
+  /** Keys that sign it, beside `sigs`. */
+  readonly keys?: readonly SecretKey[];
 }
 
 /** A small entry with a NAR made of its name, and the NAR's blob. */
@@ -103,18 +111,19 @@ export function testEntry(name: string, options: TestEntryOptions = {}) {
   const content = new TextEncoder().encode(`compressed NAR of ${nar}`);
   const digest = digestOf(content);
   const fileHash = encodeBase32(new Bun.CryptoHasher("sha256").update(content).digest());
+  const info = {
+    storePath: testPath(name),
+    url: `nar/${fileHash}.nar.zst`,
+    compression: "zstd",
+    fileHash: `sha256:${fileHash}`,
+    fileSize: content.length,
+    narHash: `sha256:${encodeBase32(new Bun.CryptoHasher("sha256").update(nar).digest())}`,
+    narSize: 100,
+    references: (options.references ?? []).map(baseName).sort(),
+  };
+  const sigs = (options.keys ?? []).map((key) => signNarInfo(info, key));
   const line = encodeEntry({
-    info: {
-      storePath: testPath(name),
-      url: `nar/${fileHash}.nar.zst`,
-      compression: "zstd",
-      fileHash: `sha256:${fileHash}`,
-      fileSize: content.length,
-      narHash: `sha256:${encodeBase32(new Bun.CryptoHasher("sha256").update(nar).digest())}`,
-      narSize: 100,
-      references: (options.references ?? []).map(baseName).sort(),
-      sigs: options.sigs ?? [],
-    },
+    info: { ...info, sigs: [...sigs, ...(options.sigs ?? [])] },
     parts: [{ blob: digest, size: content.length, offset: 0, length: content.length }],
     added: options.added ?? 1_700_000_000,
   });

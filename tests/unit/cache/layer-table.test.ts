@@ -24,10 +24,10 @@ const nearHash = hash.map((text) => `0123456789${text.slice(10)}`);
 const hashes = fc.uniqueArray(fc.oneof(hash, nearHash), { maxLength: 60 });
 
 /** A line for each hash, whose place in the list is its offset; its NAR has its name. */
-function tableOf(names: readonly string[]): LayerTable {
+function tableOf(names: readonly string[], most?: number): LayerTable {
   const builder = new TableBuilder();
   for (const [place, name] of names.entries()) builder.add(hashKey(name), place, 10 + place, fileKey(name));
-  return builder.finish((offset) => names[offset] as string);
+  return builder.finish((offset) => names[offset] as string, most);
 }
 
 describe("a table", () => {
@@ -52,6 +52,18 @@ describe("a table", () => {
         const expected = [...new Set(names)].sort().map((name) => names.lastIndexOf(name));
         expect([...table.offsets]).toEqual(expected);
         expect([...table.lengths]).toEqual(expected.map((place) => 10 + place));
+      }),
+      propertyParameters(),
+    );
+  });
+
+  test("has of each hash as many lines as are wanted, the last ones, in their order", () => {
+    const few = fc.constantFrom("0".repeat(32), `${"0".repeat(31)}1`, "1".repeat(32));
+    fc.assert(
+      fc.property(fc.array(few, { maxLength: 20 }), fc.integer({ min: 1, max: 4 }), (names, most) => {
+        const places = Map.groupBy(names.keys(), (place) => names[place] as string);
+        const expected = [...places.keys()].sort().flatMap((name) => (places.get(name) ?? []).slice(-most));
+        expect([...tableOf(names, most).offsets]).toEqual(expected);
       }),
       propertyParameters(),
     );

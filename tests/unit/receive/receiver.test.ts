@@ -9,7 +9,9 @@ import { formatNarInfo, type NarInfo, parseNarInfo } from "../../../src/nar/nari
 import { verifyNarInfo } from "../../../src/nar/signature.ts";
 import { generateSecretKey, KEY_SIZE, publicKeyOf } from "../../../src/nar/signing-key.ts";
 import { readNarFile } from "../../../src/protocol/nar-file.ts";
+import { refresh } from "../../../src/protocol/refresh.ts";
 import { MemoryStore } from "../../support/memory-store.ts";
+import { commitPaths, party } from "../../support/protocol.ts";
 import { receiving, type UploadedPath, uploadedPath } from "../../support/receive.ts";
 
 const path = uploadedPath("a");
@@ -71,6 +73,67 @@ describe("a path that is uploaded as Nix does", () => {
     await server.upload({ ...path, info: signed("one") });
     expect((await server.put(`${path.hash}.narinfo`, formatNarInfo(signed("two")))).status).toBe(201);
     expect(parseNarInfo(server.writer.view.narinfo(path.hash) ?? "").sigs).toHaveLength(2);
+  });
+
+  describe("when there is another build of it", () => {
+    const rebuilt = uploadedPath("a", { content: "rebuilt" });
+    const key = generateSecretKey("k-1", new Uint8Array(KEY_SIZE).fill(7));
+    const unknown = `k-1:${Buffer.alloc(64).toString("base64")}`;
+    const withSigs = (sent: UploadedPath, sigs: string[]) => ({ ...sent, info: { ...sent.info, sigs } });
+
+    test.each([false, true])(
+      "that is signed, is refused, whether that is committed (%p) or not",
+      async (committed) => {
+        using server = receiving(new MemoryStore(), { key });
+        await server.upload(path);
+        if (committed) await server.commit();
+        const before =
+          server.writer.view.narinfo(path.hash) ?? server.machine.database.view.narinfo(path.hash);
+        expect(await server.upload(rebuilt)).toMatchObject({
+          status: 409,
+          text: expect.stringContaining("another build of it that is signed"),
+        });
+        expect(server.writer.view.narinfo(path.hash) ?? server.machine.database.view.narinfo(path.hash)).toBe(
+          before,
+        );
+      },
+    );
+
+    test("that a key has signed which nobody knows here, is refused", async () => {
+      using server = receiving(new MemoryStore());
+      await server.upload(withSigs(path, [unknown]));
+      expect((await server.upload(rebuilt)).status).toBe(409);
+    });
+
+    test("that differs in its references alone and is signed, is refused", async () => {
+      using server = receiving(new MemoryStore(), { key });
+      await server.upload(path);
+      const info = { ...path.info, references: [baseNameOf(path)] };
+      expect((await server.upload({ ...path, info })).status).toBe(409);
+    });
+
+    test("replaces one whose signature is wrong, and gets none of its signatures", async () => {
+      const machine = party(new MemoryStore(), undefined, [publicKeyOf(key)]);
+      using server = receiving(machine.store as MemoryStore, { machine });
+      await server.upload(withSigs(path, [unknown]));
+      expect((await server.upload(rebuilt)).status).toBe(201);
+      expect(server.writer.view.narinfo(path.hash)).toBe(formatNarInfo(rebuilt.info));
+    });
+
+    test("replaces one without signatures, also once that is committed", async () => {
+      using server = receiving(new MemoryStore(), { key });
+      await commitPaths(server.machine, { a: { content: "of a stranger" } });
+      await refresh(server.machine, { list: true });
+      expect(server.machine.database.view.narinfo(path.hash)).toBeDefined();
+      expect((await server.upload(rebuilt)).status).toBe(201);
+      const { sigs, narHash } = parseNarInfo(server.writer.view.narinfo(path.hash) ?? "");
+      expect({ narHash, sigs: sigs.length }).toEqual({ narHash: rebuilt.info.narHash, sigs: 1 });
+      await server.commit();
+      expect(parseNarInfo(server.machine.database.view.narinfo(path.hash) ?? "")).toMatchObject({
+        narHash,
+        sigs,
+      });
+    });
   });
 
   test("may refer to itself, to the journal, to the index and to an upstream", async () => {
