@@ -5,6 +5,7 @@
  */
 import { type FileHandle, open } from "node:fs/promises";
 import { messageOf, NixcacheError } from "../errors.ts";
+import { type Digest, digestOf } from "./digest.ts";
 import { describeExchange, resolveLocation, type UploadBody } from "./hop.ts";
 import type { RegistryContext } from "./registry-context.ts";
 import { TransientFailure, withRetry } from "./retry.ts";
@@ -25,6 +26,7 @@ export async function uploadBlob(
   options: CallOptions,
 ): Promise<void> {
   const { signal } = options;
+  let isChecked = false;
   await withRetry(
     policy,
     network,
@@ -73,7 +75,16 @@ export async function uploadBlob(
         throw done.kind === "absent" || done.status === 416 ? new TransientFailure(error) : error;
       } catch (error) {
         // A source that cannot be read breaks the request, which then looks like the network's fault.
-        throw opened.failure() ?? error;
+        const failure = opened.failure() ?? error;
+        // Registries have several names for wrong bytes, some of which promise that another try might do.
+        const isUnclear =
+          failure instanceof TransientFailure ||
+          (failure instanceof NixcacheError && failure.code === "protocol");
+        if (isUnclear && !isChecked) {
+          isChecked = true;
+          await opened.checkContent();
+        }
+        throw failure;
       } finally {
         await opened.close();
       }
@@ -93,6 +104,8 @@ interface OpenedSource {
   readonly body: () => UploadBody;
   /** Why the source could not be read. */
   readonly failure: () => NixcacheError | undefined;
+  /** @throws `corrupt` when the source has another digest than it says. */
+  readonly checkContent: () => Promise<void>;
   readonly close: () => Promise<void>;
 }
 
@@ -100,7 +113,12 @@ async function openSource(source: BlobSource): Promise<OpenedSource> {
   const { content, size, digest } = source;
   if (content instanceof Uint8Array) {
     if (content.length !== size) throw wrongSize(digest, content.length, size);
-    return { body: () => ({ content, size }), failure: () => undefined, close: async () => {} };
+    return {
+      body: () => ({ content, size }),
+      failure: () => undefined,
+      checkContent: async () => checkDigest(digest, digestOf(content), "the source"),
+      close: async () => {},
+    };
   }
   const { file, foreign } = content;
   let handle: FileHandle;
@@ -139,7 +157,7 @@ async function openSource(source: BlobSource): Promise<OpenedSource> {
             offset += bytesRead;
             const piece = bytesRead === chunk.length ? chunk : chunk.subarray(0, bytesRead);
             hasher?.update(piece);
-            if (hasher && offset === size) checkDigest(digest, hasher, file);
+            if (hasher && offset === size) checkDigest(digest, digestFrom(hasher), file);
             moved(bytesRead);
             controller.enqueue(piece);
           } catch (cause) {
@@ -163,13 +181,22 @@ async function openSource(source: BlobSource): Promise<OpenedSource> {
     );
     return { content: stream, size, onMove: (callback) => (moved = callback) };
   };
-  return { body, failure: () => failure, close: () => handle.close() };
+  const checkContent = async (): Promise<void> => {
+    const hasher = new Bun.CryptoHasher("sha256");
+    const chunks = handle.createReadStream({ start: 0, autoClose: false, highWaterMark: CHUNK_BYTES });
+    for await (const chunk of chunks) hasher.update(chunk);
+    checkDigest(digest, digestFrom(hasher), file);
+  };
+  return { body, failure: () => failure, checkContent, close: () => handle.close() };
 }
 
-function checkDigest(expected: string, hasher: Bun.CryptoHasher, file: string): void {
-  const found = `sha256:${hasher.digest("hex")}`;
+function digestFrom(hasher: Bun.CryptoHasher): Digest {
+  return `sha256:${hasher.digest("hex")}`;
+}
+
+function checkDigest(expected: Digest, found: Digest, what: string): void {
   if (found === expected) return;
-  throw new NixcacheError("corrupt", `upload ${expected}: ${file} has the digest ${found}`);
+  throw new NixcacheError("corrupt", `upload ${expected}: ${what} has the digest ${found}`);
 }
 
 function wrongSize(digest: string, found: number, expected: number): NixcacheError {

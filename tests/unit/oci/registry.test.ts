@@ -197,6 +197,28 @@ describe("uploads", () => {
       expect(double.count("PUT", /./)).toBe(1);
     }));
 
+  test("wrong bytes that the registry calls an invalid upload, as olareg does, are corrupt at the first answer", () =>
+    withDouble(async (double) => {
+      const invalid = () => failure(400, "BLOB_UPLOAD_INVALID", "blob upload invalid");
+      double.faults.push(faultTimes(2, "PUT", /blobs/, invalid));
+      const store = openDouble(double, { password });
+      const other = digestOf("other bytes");
+      await withFile(BLOB, async (_, file) => {
+        for (const content of [BLOB, { file }]) {
+          const refused = store.writeBlob({ digest: other, size: BLOB.length, content });
+          await expect(refused).rejects.toMatchObject({
+            code: "corrupt",
+            message: expect.stringContaining(DIGEST),
+          });
+        }
+        expect(double.count("PUT", /blobs/)).toBe(2);
+        // The right bytes met a fault of the registry's, which passes.
+        double.faults.push(faultTimes(1, "PUT", /blobs/, invalid));
+        await store.writeBlob({ digest: DIGEST, size: BLOB.length, content: { file } });
+        expect(double.count("PUT", /blobs/)).toBe(4);
+      });
+    }));
+
   /** A network whose first PUT takes the body as the test says, and then fails as a broken connection does. */
   const breakingFirstPut = (
     network: TestNetwork,
