@@ -17,13 +17,20 @@ export interface TestRun {
   readonly problems: readonly string[];
 }
 
-/** @param args files, folders and flags; none for all tests. */
-export async function bunTest(args: readonly string[], env: Record<string, string>): Promise<TestRun> {
+/**
+ * @param args files, folders and flags; none for all tests.
+ * @param timeout milliseconds a single test may take
+ */
+export async function bunTest(
+  args: readonly string[],
+  env: Record<string, string>,
+  timeout = TEST_TIMEOUT,
+): Promise<TestRun> {
   const folder = await mkdtemp(join(tmpdir(), "nixcache-report-"));
   try {
     const report = join(folder, "junit.xml");
     const command = [
-      ...[process.execPath, "test", `--timeout=${TEST_TIMEOUT}`, "--preload", "./tests/support/seed.ts"],
+      ...[process.execPath, "test", `--timeout=${timeout}`, "--preload", "./tests/support/seed.ts"],
       ...["--reporter=junit", `--reporter-outfile=${report}`, ...args],
     ];
     // Debian's docker-registry may be where only root looks.

@@ -12,7 +12,7 @@ import { ROOT } from "../../scripts/process.ts";
 import { openCacheStore } from "./audit.ts";
 import { type ShellWorld, SYSTEM } from "./docs-shell.ts";
 import { removeStore, type TestNix } from "./nix.ts";
-import { freePort } from "./registry.ts";
+import { freePort } from "./registry-process.ts";
 import { storeVariables } from "./substitute.ts";
 import { pushV1, v1Path } from "./v1-cache.ts";
 

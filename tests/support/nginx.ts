@@ -7,7 +7,7 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ROOT } from "../../scripts/process.ts";
-import { freePort } from "./registry.ts";
+import { freePort } from "./registry-process.ts";
 
 export interface NginxOptions {
   /** What it serves. */

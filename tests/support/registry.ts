@@ -4,9 +4,9 @@
  * https://distribution.github.io/distribution/about/configuration/
  */
 import { mkdtemp, readdir, rm } from "node:fs/promises";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { startProcess } from "./registry-process.ts";
 
 export interface RegistryOptions {
   /** Whether manifests can be deleted; distribution's own default is no. Default: yes. */
@@ -67,66 +67,27 @@ export async function startRegistry(options: RegistryOptions = {}): Promise<Test
 }
 
 async function open(binary: string, folder: string, options: RegistryOptions): Promise<TestRegistry> {
-  let child: Bun.Subprocess<"ignore", "ignore", "pipe"> | undefined;
-  let port = 0;
-  let log = "";
   const configFile = join(folder, "config.yml");
   if (options.user !== undefined) {
     const hash = await Bun.password.hash(options.user.password, { algorithm: "bcrypt", cost: 4 });
     await Bun.write(join(folder, "htpasswd"), `${options.user.name}:${hash}\n`);
   }
-
-  const stop = async (): Promise<void> => {
-    child?.kill("SIGTERM");
-    await child?.exited;
-    child = undefined;
-  };
-
-  /** @returns whether it listens; false when it ended first, such as when the port was taken meanwhile. */
-  const launch = async (): Promise<boolean> => {
-    await Bun.write(configFile, configuration(folder, port, options));
-    const process = Bun.spawn([binary, "serve", configFile], {
-      stdin: "ignore",
-      stdout: "ignore",
-      stderr: "pipe",
-    });
-    child = process;
-    const listening = Promise.withResolvers<boolean>();
-    // What an earlier run has logged says nothing of this one.
-    const from = log.length;
-    const read = async () => {
-      const decoder = new TextDecoder();
-      for await (const chunk of process.stderr) {
-        log += decoder.decode(chunk, { stream: true });
-        if (log.slice(from).includes(`listening on 127.0.0.1:${port}`)) listening.resolve(true);
-      }
-      listening.resolve(false);
-    };
-    void read();
-    return listening.promise;
-  };
-
-  const start = async (): Promise<void> => {
-    if (child !== undefined) return;
-    if (!(await launch())) throw new Error(`docker-registry does not start: ${log}`);
-  };
-
-  for (let tries = 1; ; tries++) {
-    port = await freePort();
-    if (await launch()) break;
-    await stop();
-    if (tries === 5) throw new Error(`docker-registry does not start: ${log}`);
-  }
-
+  const { port, log, stop, start } = await startProcess({
+    name: "docker-registry",
+    async command(port) {
+      await Bun.write(configFile, distributionSettings(folder, port, options));
+      return [binary, "serve", configFile];
+    },
+    listens: (port) => `listening on 127.0.0.1:${port}`,
+  });
   return {
     host: `127.0.0.1:${port}`,
     folder: join(folder, "data"),
-    log: () => log,
+    log,
     stop,
     start,
     collectGarbage: async ({ untagged = false } = {}) => {
       await stop();
-      log = "";
       const command = [binary, "garbage-collect", ...(untagged ? ["--delete-untagged"] : []), configFile];
       const collector = Bun.spawn(command, { stdin: "ignore", stdout: "pipe", stderr: "pipe" });
       const [output, errors, exitCode] = await Promise.all([
@@ -146,14 +107,18 @@ async function open(binary: string, folder: string, options: RegistryOptions): P
 }
 
 /** JSON is YAML. No health checks and no cache of descriptors: what is on disk counts, also after collecting. */
-function configuration(folder: string, port: number, { deletion = true, user }: RegistryOptions): string {
+export function distributionSettings(
+  folder: string,
+  port: number,
+  { deletion = true, readOnly = false, user }: RegistryOptions & { readonly readOnly?: boolean },
+): string {
   return JSON.stringify({
     version: "0.1",
     log: { level: "info", accesslog: { disabled: true } },
     storage: {
       filesystem: { rootdirectory: join(folder, "data"), maxthreads: 100 },
       delete: { enabled: deletion },
-      maintenance: { uploadpurging: { enabled: false } },
+      maintenance: { uploadpurging: { enabled: false }, readonly: { enabled: readOnly } },
     },
     http: { addr: `127.0.0.1:${port}`, secret: "only for tests" },
     ...(user === undefined ? {} : { auth: { htpasswd: { realm: "test", path: join(folder, "htpasswd") } } }),
@@ -165,19 +130,6 @@ export async function blobsOnDisk({ folder }: TestRegistry): Promise<string[]> {
   const root = join(folder, "docker", "registry", "v2", "blobs", "sha256");
   const names = await Promise.all((await readdir(root)).map((prefix) => readdir(join(root, prefix))));
   return names.flat().sort();
-}
-
-/** Free now; somebody may take it before it is used, so whoever asks tries again. */
-export async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(0, "127.0.0.1", resolve);
-  });
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  if (address === null || typeof address === "string") throw new Error("no port");
-  return address.port;
 }
 
 function program(): string | undefined {

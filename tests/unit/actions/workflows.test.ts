@@ -17,6 +17,7 @@ const RIGHTS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   "nix.yml flake": { contents: "read" },
   "publish-cache.yml publish": { contents: "read", packages: "write" },
   "publish-cache.yml public-key": { contents: "write" },
+  "registries.yml test": { contents: "read" },
   "release.yml release": { contents: "write", "id-token": "write", attestations: "write" },
   "release.yml nix": { contents: "write" },
   "update-and-cache.yml update": { contents: "read" },
@@ -24,12 +25,13 @@ const RIGHTS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   "update-and-cache.yml commit": { contents: "write" },
 };
 
-test("there are the six of them", () => {
+test("there are the seven of them", () => {
   expect(files).toEqual([
     "ci.yml",
     "gc-cache.yml",
     "nix.yml",
     "publish-cache.yml",
+    "registries.yml",
     "release.yml",
     "update-and-cache.yml",
   ]);
