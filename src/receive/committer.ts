@@ -106,12 +106,13 @@ export class Committer {
   async run(): Promise<void> {
     // What an earlier process left.
     if (this.#context.journal.totals().bytes > 0) this.#firstAt ??= this.#host.now() - MAX_AGE_MS;
-    for (;;) {
+    const { signal } = this.#context;
+    // Whatever is due: what stays is in the journal.
+    while (!signal?.aborted) {
       const wait = this.#closesIn();
       if (wait > 0) {
-        if (this.#closing || this.#context.signal?.aborted) return;
+        if (this.#closing) return;
         this.#wake = new AbortController();
-        const { signal } = this.#context;
         const wake = signal ? AbortSignal.any([signal, this.#wake.signal]) : this.#wake.signal;
         await this.#host.sleep(wait, wake).catch(() => {});
       } else await this.#commit();

@@ -406,6 +406,32 @@ test("a generation that the list does not show yet is not committed again", asyn
   await expectCommitted(store, [path]);
 });
 
+test("aborted, it ends at once, also while a generation is not shown yet", async () => {
+  const store = new MemoryStore();
+  const stop = new AbortController();
+  using machine = party(store);
+  using server = receiving(store, { machine: { ...machine, signal: stop.signal } });
+  const path = uploadedPath("a");
+  await server.upload(path);
+  let looks = 0;
+  const { now } = machine.host;
+  machine.host.now = () => {
+    // Whoever goes round and round comes by here.
+    if (stop.signal.aborted && ++looks > 100) throw new Error("it does not end");
+    return now();
+  };
+  store.before = (call, subject) => {
+    stop.signal.throwIfAborted();
+    if (call === "writeManifest" && subject.startsWith("seg-")) store.hidden.add(subject);
+    // After the commit the tags are listed again.
+    if (call === "listTags" && store.hidden.size > 0 && machine.host.time > start + 30_000) stop.abort();
+  };
+  const start = machine.host.time;
+  await server.committer.run();
+  expect(stop.signal.aborted).toBe(true);
+  expect(server.journal.totals().paths).toBe(1);
+});
+
 test("a store that fails: the journal stays, answers, and is committed once the store is back", async () => {
   const store = new MemoryStore();
   using server = receiving(store);
