@@ -12,7 +12,7 @@ import type { Digest } from "../oci/digest.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
 import { refresh } from "../protocol/refresh.ts";
 import type { Upstream } from "../upstream/client.ts";
-import { mayHave } from "../upstream/may-have.ts";
+import { UpstreamQuestions } from "../upstream/questions.ts";
 import { checkBlobs, checkFiles, checkNars } from "./deep.ts";
 import type { Finding } from "./finding.ts";
 import { readSegments, type Segments } from "./segments.ts";
@@ -144,11 +144,15 @@ async function missingReferences(context: VerifyContext, lines: readonly EntryLi
       if (!present.has(hash)) wanted.set(hash, { reference, from: entry });
     }
   }
+  const questions = new UpstreamQuestions(context.upstreams, {
+    ...{ signal: context.signal, warn: context.warn },
+    consequence: "so it may have what is missing",
+  });
   const findings = await mapConcurrently(
     [...wanted],
     context.concurrency,
     async ([hash, { reference, from }]) => {
-      if (await mayHave(context.upstreams, hash, context)) return [];
+      if ((await questions.ask(hash)) !== "absent") return [];
       const detail = `${reference} is neither in the cache nor upstream`;
       return [{ kind: "reference-missing", subject: from.info.storePath, detail } as const];
     },
