@@ -18,6 +18,10 @@ export interface Exchange {
   readonly body?: (() => UploadBody) | undefined;
   /** Statuses that are handed back although they are failures; waits for another try come first. */
   readonly accept?: readonly number[];
+  /** Codes of errors that are handed back although another try might help. */
+  readonly acceptCodes?: readonly string[];
+  /** Fewer tries than the policy has, of a request that there is another way for. */
+  readonly attempts?: number | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 

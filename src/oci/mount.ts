@@ -6,7 +6,6 @@ import { NixcacheError } from "../errors.ts";
 import type { Digest } from "./digest.ts";
 import { throwIfAborted } from "./network.ts";
 import type { RegistryContext } from "./registry-context.ts";
-import { withRetry } from "./retry.ts";
 import type { CallOptions } from "./store.ts";
 
 /** There is another way, so nobody waits long for this one. */
@@ -14,7 +13,7 @@ const MOUNT_TRIES = 2;
 
 /** Whether the registry has done it. Whatever else it says, the blob can be uploaded. @throws when aborted */
 export async function mountBlob(
-  { transport, policy, network, at }: RegistryContext,
+  { transport, network, at }: RegistryContext,
   from: string,
   digest: Digest,
   { signal }: CallOptions = {},
@@ -22,10 +21,9 @@ export async function mountBlob(
   const url = at("blobs/uploads/");
   url.search = new URLSearchParams({ mount: digest, from }).toString();
   const headers = { "content-length": "0" };
-  const exchange = { method: "POST", url, access: "mount", headers, signal } as const;
+  const exchange = { method: "POST", url, access: "mount", headers, attempts: MOUNT_TRIES, signal } as const;
   try {
-    const tries = { ...policy, attempts: Math.min(policy.attempts, MOUNT_TRIES) };
-    const answer = await withRetry(tries, network, () => transport.send(exchange), signal);
+    const answer = await transport.call(exchange);
     answer.close();
     // 202 is a session for an upload, which nobody uses: registries forget those.
     return answer.kind === "ok" && answer.status === 201;

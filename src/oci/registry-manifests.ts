@@ -2,6 +2,7 @@
  * Manifests of a registry repository.
  * https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#pulling-manifests
  */
+import { mapConcurrently } from "../concurrency.ts";
 import { NixcacheError, preview } from "../errors.ts";
 import { type Digest, digestOf, isDigest } from "./digest.ts";
 import { describeExchange, type Exchange } from "./hop.ts";
@@ -16,9 +17,10 @@ import {
   MEDIA_TYPE_MANIFEST,
   withoutArtifactType,
 } from "./manifest.ts";
+import { throwIfAborted } from "./network.ts";
 import { checkTagOrDigest, isTag } from "./reference.ts";
 import type { RegistryContext } from "./registry-context.ts";
-import type { RegistryError } from "./retry.ts";
+import { lastStatus, type RegistryError } from "./retry.ts";
 import type { BlobsMissing, CallOptions, Store } from "./store.ts";
 import { type Answer, unexpected } from "./transport.ts";
 import { uploadBlob } from "./upload.ts";
@@ -31,10 +33,25 @@ const ACCEPT = [
   "application/vnd.docker.distribution.manifest.list.v2+json",
 ].join(", ");
 
+type PutOptions = CallOptions & { attempts?: number | undefined };
+
+interface Refused {
+  readonly refused: NixcacheError;
+}
+
 type ManifestMethods = Pick<Store, "readManifest" | "statManifest" | "writeManifest" | "deleteManifest">;
 
-export function registryManifests(context: RegistryContext): ManifestMethods {
-  const { transport, at } = context;
+/** Codes that mean missing blobs at a manifest; GHCR has answered with the last one, too. */
+const BLOB_CODES: readonly string[] = ["MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "BLOB_UPLOAD_UNKNOWN"];
+
+/** Statuses of registries that do not say which blob a manifest lacks, or that it lacks one at all. */
+const MAY_LACK_BLOBS: readonly number[] = [400, 404, 422];
+
+/** Blobs asked for at once after a refusal. */
+const HEADS_AT_ONCE = 8;
+
+export function registryManifests(context: RegistryContext, statBlob: Store["statBlob"]): ManifestMethods {
+  const { transport, network, at } = context;
   /** Set once the registry has refused a custom artifact type and taken an image configuration. */
   let imageConfigs = false;
 
@@ -88,25 +105,36 @@ export function registryManifests(context: RegistryContext): ManifestMethods {
     return typeof manifest === "object" ? manifest.digest : undefined;
   };
 
-  /** One PUT, under the retry policy. The failed answer when it may be about artifact types. */
+  /** One PUT, under the retry policy. What was refused may have been for its types, so that is handed back. */
   const put = async (
     tagOrDigest: string,
     mediaType: string,
     bytes: Uint8Array,
-    { signal }: CallOptions,
-  ): Promise<Digest | BlobsMissing | { readonly refused: NixcacheError }> => {
+    { signal, attempts }: PutOptions,
+  ): Promise<Digest | BlobsMissing | Refused> => {
     const exchange: Exchange = {
       method: "PUT",
       url: at(`manifests/${checkTagOrDigest(tagOrDigest)}`),
       access: "push",
       headers: { "content-type": mediaType },
       body: () => ({ content: bytes, size: bytes.length }),
-      accept: [400, 404, 405, 415],
+      accept: [400, 404, 405, 415, 422],
+      acceptCodes: BLOB_CODES,
+      attempts,
       signal,
     };
-    const answer = await transport.call(exchange);
-    answer.close();
     const what = describeExchange(exchange);
+    let answer: Answer;
+    try {
+      answer = await transport.call(exchange);
+    } catch (error) {
+      throwIfAborted(signal, network.signal);
+      const status = lastStatus(error);
+      if (!(error instanceof NixcacheError) || (error.code === "unreachable" && !isFault(status)))
+        throw error;
+      return missingAfter(status, mediaType, bytes, { refused: error }, signal);
+    }
+    answer.close();
     if (answer.kind === "ok" && answer.status < 300) {
       const digest = digestOf(bytes);
       const stated = answer.headers.get("docker-content-digest");
@@ -115,13 +143,38 @@ export function registryManifests(context: RegistryContext): ManifestMethods {
       }
       return digest;
     }
-    const missing = answer.errors.filter(
-      ({ code }) => code === "MANIFEST_BLOB_UNKNOWN" || code === "BLOB_UNKNOWN",
-    );
+    const missing = answer.errors.filter(({ code }) => BLOB_CODES.includes(code));
     if (missing.length > 0) return { blobsMissing: true, digests: digestsIn(missing) };
-    const refused = unexpected(what, answer);
-    if (answer.status === 404 || answer.kind === "ok") throw refused;
-    return { refused };
+    const refused = { refused: unexpected(what, answer) };
+    const isNameUnknown = answer.errors.some(({ code }) => code === "NAME_UNKNOWN");
+    return isNameUnknown ? refused : missingAfter(answer.status, mediaType, bytes, refused, signal);
+  };
+
+  /**
+   * Why a manifest was refused: asks for the blobs that it names, as not every registry says that it lacks one. zot
+   * answers 400 MANIFEST_INVALID, Gitea panics (500).
+   */
+  const missingAfter = async (
+    status: number | undefined,
+    mediaType: string,
+    bytes: Uint8Array,
+    refused: Refused,
+    signal: AbortSignal | undefined,
+  ): Promise<BlobsMissing | Refused> => {
+    const mayLack = status !== undefined && (MAY_LACK_BLOBS.includes(status) || isFault(status));
+    if (!mayLack || mediaType !== MEDIA_TYPE_MANIFEST) return refused;
+    const { config, layers } = decodeManifest(bytes, "manifest to write");
+    const named = [...new Set([config, ...layers].map(({ digest }) => digest))];
+    try {
+      const sizes = await mapConcurrently(named, HEADS_AT_ONCE, (digest) => statBlob(digest, { signal }));
+      const digests = named.filter((_, i) => sizes[i] === undefined);
+      return digests.length > 0 ? { blobsMissing: true, digests, inferred: true } : refused;
+    } catch (error) {
+      throwIfAborted(signal, network.signal);
+      // Whatever is wrong now, the refusal came first.
+      if (error instanceof NixcacheError) return refused;
+      throw error;
+    }
   };
 
   const writeManifest: Store["writeManifest"] = async (tagOrDigest, mediaType, bytes, call = {}) => {
@@ -133,24 +186,41 @@ export function registryManifests(context: RegistryContext): ManifestMethods {
       if (plain === undefined) throw result.refused;
       first = result.refused;
     }
+    try {
+      const second = await putPlain(tagOrDigest, plain, call);
+      imageConfigs = true;
+      return second;
+    } catch (error) {
+      throwIfAborted(call.signal, network.signal);
+      if (first === undefined || !(error instanceof NixcacheError)) throw error;
+      throw first;
+    }
+  };
+
+  const putPlain = async (
+    tagOrDigest: string,
+    plain: Uint8Array,
+    call: PutOptions,
+  ): Promise<Digest | BlobsMissing> => {
     await uploadBlob(
       context,
       { digest: IMAGE_CONFIG.digest, size: IMAGE_CONFIG.size, content: IMAGE_CONFIG_BYTES },
       call,
     );
     // Other bytes have another digest.
-    const second = await put(isTag(tagOrDigest) ? tagOrDigest : digestOf(plain), mediaType, plain, call);
-    if (typeof second !== "string" && "refused" in second) throw first ?? second.refused;
-    imageConfigs = true;
-    return second;
+    const reference = isTag(tagOrDigest) ? tagOrDigest : digestOf(plain);
+    const result = await put(reference, MEDIA_TYPE_MANIFEST, plain, call);
+    if (typeof result !== "string" && "refused" in result) throw result.refused;
+    return result;
   };
 
-  const deleteManifest: Store["deleteManifest"] = async (digest, { signal } = {}) => {
+  const deleteManifest: Store["deleteManifest"] = async (digest, { signal, attempts } = {}) => {
     const exchange = {
       method: "DELETE",
       url: at(`manifests/${digest}`),
       access: "delete",
       accept: [400, 403, 405, 501],
+      attempts,
       signal,
     } as const;
     let answer: Answer;
@@ -173,6 +243,11 @@ export function registryManifests(context: RegistryContext): ManifestMethods {
   };
 
   return { readManifest, statManifest, writeManifest, deleteManifest };
+}
+
+/** Whether the registry failed, of itself. */
+function isFault(status: number | undefined): boolean {
+  return status !== undefined && status >= 500;
 }
 
 /** The same manifest without what some registries refuse; undefined when it has none of that. */

@@ -53,14 +53,15 @@ export function openRegistry(reference: RegistryReference, options: RegistryOpti
   });
   const at = (path: string): URL => new URL(`/v2/${reference.repository}/${path}`, transport.origin);
   const context: RegistryContext = { transport, policy, network, at };
+  const blobs = registryBlobs(context);
   return {
     name: formatReference(reference),
     strictness: "unknown",
-    ...registryBlobs(context),
+    ...blobs,
     ...(mountFrom !== undefined && {
       mountBlob: (digest: Digest, call?: CallOptions) => mountBlob(context, mountFrom, digest, call),
     }),
-    ...registryManifests(context),
+    ...registryManifests(context, blobs.statBlob),
     ...registryTags(context),
   };
 }

@@ -153,6 +153,23 @@ export function messageWait(body: string): number | undefined {
   return Math.ceil(ms);
 }
 
+/** The cause of a failure that is an answer, however often it was asked for; a network that fails has none. */
+export class AnsweredWith extends Error {
+  constructor(readonly status: number) {
+    super(`HTTP status ${status}`);
+  }
+}
+
+/** The status that was answered to the end, where that is why it failed. */
+export function lastStatus(error: unknown): number | undefined {
+  return error instanceof Error && error.cause instanceof AnsweredWith ? error.cause.status : undefined;
+}
+
+/** The policy with fewer tries. */
+export function withAttempts(policy: RetryPolicy, attempts: number | undefined): RetryPolicy {
+  return attempts === undefined ? policy : { ...policy, attempts: Math.min(policy.attempts, attempts) };
+}
+
 /** A failure that another try may mend. `withRetry` throws `failure` when it gives up. */
 export class TransientFailure extends Error {
   constructor(

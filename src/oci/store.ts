@@ -46,11 +46,13 @@ export interface StoredManifest {
   readonly bytes: Uint8Array;
 }
 
-/** A manifest was refused because blobs that it names are not in the store (`MANIFEST_BLOB_UNKNOWN`). */
+/** A manifest was refused because blobs that it names are not in the store. */
 export interface BlobsMissing {
   readonly blobsMissing: true;
   /** The digests that the store named, empty when it named none. */
   readonly digests: readonly Digest[];
+  /** Set where the store gave another reason or none, and was then asked for each blob. */
+  readonly inferred?: true;
 }
 
 /** A deletion that the store does not allow. */
@@ -121,18 +123,22 @@ export interface Store {
    * Puts a manifest under a tag (or its own digest). Replaces what the tag pointed to. The digest is that of
    * what was stored: a registry that refuses custom artifact types gets an image config instead (see
    * `withoutArtifactType`), which changes the bytes.
+   * @param options.attempts fewer tries than usual, for what nothing depends on
    */
   writeManifest(
     reference: string,
     mediaType: string,
     bytes: Uint8Array,
-    options?: CallOptions,
+    options?: CallOptions & { attempts?: number | undefined },
   ): Promise<Digest | BlobsMissing>;
   /**
    * Deletes the manifest and with it every tag on it. True when it was there. A blob that no manifest names any
    * more goes when the registry collects it.
    */
-  deleteManifest(digest: Digest, options?: CallOptions): Promise<boolean | Refusal>;
+  deleteManifest(
+    digest: Digest,
+    options?: CallOptions & { attempts?: number | undefined },
+  ): Promise<boolean | Refusal>;
   /** Manifests without a tag, such as earlier roots, where the store can tell. */
   readonly listUntagged?: ((options?: CallOptions) => Promise<Digest[]>) | undefined;
   /** Removes what no manifest names, where the store does not do that by itself. */

@@ -7,7 +7,7 @@
 import { createFetch, type FetchOptions } from "ofetch";
 import { NixcacheError } from "../errors.ts";
 import { ACTIONS, type Access } from "./access.ts";
-import { readBounded, sanitize } from "./body.ts";
+import { readBounded, wordsIn } from "./body.ts";
 import type { Credentials } from "./credentials.ts";
 import { deniedError } from "./denied.ts";
 import { RAW_EXCHANGE } from "./hop.ts";
@@ -164,7 +164,7 @@ function readToken(
   const { reference, network } = options;
   const verdict = classify(status, headers, body, network.now(), options.policy.secondaryLimitMs);
   if (verdict.kind === "retry") {
-    const failure = new NixcacheError("unreachable", `${what}: got ${status} ${sanitize(body)}`.trimEnd());
+    const failure = new NixcacheError("unreachable", `${what}: got ${status} ${wordsIn(body)}`.trimEnd());
     throw new TransientFailure(failure, verdict.afterMs);
   }
   // GHCR answers 404 here to nobody, but a realm that hides packages may: that is a refusal, not absence.

@@ -5,19 +5,22 @@
 import { NixcacheError } from "../errors.ts";
 import type { Access } from "./access.ts";
 import { createAuthenticator } from "./auth.ts";
-import { readBounded, sanitize } from "./body.ts";
+import { readBounded, sanitize, wordsIn } from "./body.ts";
 import type { Credentials } from "./credentials.ts";
 import { deniedError } from "./denied.ts";
 import { createFollow, describeExchange, type Exchange, type Hop } from "./hop.ts";
 import { type Network, throwIfAborted } from "./network.ts";
 import type { RegistryReference } from "./reference.ts";
 import {
+  AnsweredWith,
   classify,
   networkFailure,
   parseErrors,
   type RegistryError,
   type RetryPolicy,
   TransientFailure,
+  type Verdict,
+  withAttempts,
   withRetry,
 } from "./retry.ts";
 
@@ -68,6 +71,9 @@ export interface Transport {
 
 const MAX_ERROR_BYTES = 64 * 1024;
 
+const PAGE_HINT =
+  "Something answers in the registry's place: look for a proxy, a firewall or the sign-in page of a network.";
+
 export function createTransport(options: TransportOptions): Transport {
   const { reference, policy, network } = options;
   const origin = new URL(`${reference.scheme}://${reference.host}`).origin;
@@ -95,22 +101,31 @@ export function createTransport(options: TransportOptions): Transport {
     { response, url, close }: Hop,
   ): Promise<Answer> => {
     const { status, headers } = response;
-    const failed = status >= 400;
-    const explanation = failed ? await errorText(response, exchange, close) : "";
-    if (failed) close();
+    const mayBePage = looksLikePage(exchange, response);
+    const isRead = status >= 400 || mayBePage;
+    const explanation = isRead ? await errorText(response, exchange, close) : "";
+    // Some registries call an empty body a page, too.
+    const isPage = mayBePage && (explanation === undefined || /^\s*</.test(explanation));
+    const failed = status >= 400 || isPage;
+    if (isRead) close();
     // Whether it means absence or a missing right is in the explanation (rule 1).
     if (explanation === undefined && status === 404) {
       throw networkFailure(describeExchange(exchange), new Error("got 404, and its explanation broke off"));
     }
     const text = explanation ?? "";
-    const verdict = classify(status, headers, text, network.now(), policy.secondaryLimitMs);
+    const verdict: Verdict = isPage
+      ? { kind: "fatal" }
+      : classify(status, headers, text, network.now(), policy.secondaryLimitMs);
     const errors = failed ? parseErrors(text) : [];
-    if (verdict.kind === "retry") {
+    const isAccepted =
+      exchange.accept?.includes(status) || errors.some(({ code }) => exchange.acceptCodes?.includes(code));
+    if (verdict.kind === "retry" && !errors.some(({ code }) => exchange.acceptCodes?.includes(code))) {
       const failure = new NixcacheError(
         "unreachable",
         `${describeExchange(exchange)}: got ${status}${said(errors, text)}`,
         {
           hint: "Try again later; the registry's status page or its rate limits may say more.",
+          cause: new AnsweredWith(status),
         },
       );
       throw new TransientFailure(failure, verdict.afterMs);
@@ -128,22 +143,22 @@ export function createTransport(options: TransportOptions): Transport {
       status,
       headers,
       url,
-      kind: verdict.kind,
+      kind: verdict.kind === "retry" ? "fatal" : verdict.kind,
       text,
       errors,
-      body: failed ? null : (response.body ?? null),
+      body: isRead ? null : (response.body ?? null),
       close,
     };
-    if (verdict.kind === "ok" || exchange.accept?.includes(status)) return answer;
+    if (verdict.kind === "ok" || isAccepted) return answer;
     if (verdict.kind === "absent") return answer;
     if (verdict.kind === "denied") {
       const hasCredentials = authenticator.hasCredentials() ?? false;
       throw deniedError({ reference, access, hasCredentials, status, detail: text, at: "registry" });
     }
-    throw unexpected(describeExchange(exchange), answer);
+    throw unexpected(describeExchange(exchange), answer, isPage ? PAGE_HINT : undefined);
   };
 
-  /** Undefined when it broke off or stood still; empty when it is too long to be a registry's. */
+  /** The text of a failure. Undefined when it broke off or stood still; empty when it is too long to be a registry's. */
   const errorText = async (
     response: Response,
     exchange: Exchange,
@@ -193,10 +208,17 @@ export function createTransport(options: TransportOptions): Transport {
     send,
     callWhole: (exchange, limit, decode) => {
       const attempt = async () => decodeWhole(await readWhole(exchange, limit), decode);
-      return withRetry(policy, network, attempt, exchange.signal);
+      return withRetry(withAttempts(policy, exchange.attempts), network, attempt, exchange.signal);
     },
-    call: (exchange) => withRetry(policy, network, () => send(exchange), exchange.signal),
+    call: (exchange) =>
+      withRetry(withAttempts(policy, exchange.attempts), network, () => send(exchange), exchange.signal),
   };
+}
+
+/** Whether a success says that it is a page for people. A blob's does not count: blobs are checked by their digests. */
+function looksLikePage({ method, url }: Exchange, { ok, headers }: Response): boolean {
+  const isBlob = method === "GET" && /\/blobs\/[^/]+$/.test(url.pathname);
+  return ok && method !== "HEAD" && !isBlob && /^text\/html\b/i.test(headers.get("content-type") ?? "");
 }
 
 function decodeWhole<T>(answer: WholeAnswer, decode: (answer: WholeAnswer) => T): T {
@@ -226,6 +248,6 @@ export function unexpected(what: string, answer: Answer, hint?: string): Nixcach
 
 function said(errors: readonly RegistryError[], text: string): string {
   const words = errors.map(({ code, message }) => [code, message].filter(Boolean).join(" ")).join("; ");
-  const line = sanitize(words === "" ? text : words);
+  const line = words === "" ? wordsIn(text) : sanitize(words);
   return line === "" ? "" : ` (${line})`;
 }

@@ -14,7 +14,7 @@ import type { Digest } from "../oci/digest.ts";
 import { discardBlob, readBlobNow } from "../oci/spool.ts";
 import type { BlobSource } from "../oci/store.ts";
 import type { Upstream } from "../upstream/client.ts";
-import { UpstreamQuestions } from "../upstream/questions.ts";
+import { mayHave } from "../upstream/may-have.ts";
 import { TOOL } from "../version.ts";
 import type { ProtocolContext } from "./context.ts";
 import { foldOrWarn } from "./fold.ts";
@@ -70,17 +70,14 @@ interface AdoptedIndex {
 
 class AdoptionRun {
   readonly #context: ProtocolContext;
-  readonly #questions: UpstreamQuestions;
+  readonly #upstreams: readonly Upstream[];
   readonly #source: AdoptedIndex;
   readonly #plan = new V1Plan();
   readonly #generation: GenerationWriter;
 
   constructor(context: ProtocolContext, upstreams: readonly Upstream[], source: AdoptedIndex) {
     this.#context = context;
-    this.#questions = new UpstreamQuestions(upstreams, {
-      ...{ signal: context.signal, warn: context.warn },
-      consequence: "so it may have what is broken here",
-    });
+    this.#upstreams = upstreams;
     this.#source = source;
     this.#generation = new GenerationWriter(context, {});
   }
@@ -162,7 +159,7 @@ class AdoptionRun {
     const { database, concurrency } = this.#context;
     const { id } = database.view.v1Layer() ?? { id: this.#source.layer };
     const found = await mapConcurrently(storeHashes, concurrency, async (hash) => {
-      return database.view.isElsewhere(id, hash) || (await this.#questions.ask(hash)) !== "absent";
+      return database.view.isElsewhere(id, hash) || (await mayHave(this.#upstreams, hash, this.#context));
     });
     return new Set(storeHashes.filter((_, at) => found[at]));
   }

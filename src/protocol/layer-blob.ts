@@ -22,12 +22,13 @@ const FRAME_BYTES = 4 * 1024 * 1024;
 const MAX_RATIO = 256;
 
 /** Makes the blob of an index layer. */
-export function makeLayer(
+export async function makeLayer(
   spool: Spool,
   header: LayerHeader,
   lines: Iterable<Pick<EntryLine, "narinfo" | "rest">>,
 ): Promise<BlobSource> {
-  return spool.make(async (writer) => {
+  const writer = spool.writer();
+  try {
     let text: string[] = [];
     let length = 0;
     const flush = async () => {
@@ -41,7 +42,11 @@ export function makeLayer(
       if (length >= FRAME_BYTES) await flush();
     }
     if (length > 0) await flush();
-  });
+    return await writer.finish();
+  } catch (error) {
+    await writer.abort();
+    throw error;
+  }
 }
 
 /** As `fetchBlob`, of an index layer. */

@@ -91,7 +91,7 @@ async function readAgain(context: ProtocolContext, digest: Digest): Promise<Stor
   return manifest === "unchanged" ? undefined : manifest;
 }
 
-/** Nothing depends on the root, so a damaged one is a warning and reads as none. */
+/** Nothing depends on the root, so one that is damaged, or hidden behind an odd answer, is a warning and reads as none. */
 async function unlessDamaged<T>(
   context: ProtocolContext,
   read: () => Promise<T> | T,
@@ -99,8 +99,12 @@ async function unlessDamaged<T>(
   try {
     return await read();
   } catch (error) {
-    if (!(error instanceof NixcacheError) || error.code !== "corrupt") throw error;
-    context.warn(`the root is damaged: ${error.message}; reading the segments instead`);
+    if (!(error instanceof NixcacheError)) throw error;
+    if (error.code === "corrupt")
+      context.warn(`the root is damaged: ${error.message}; reading the segments instead`);
+    else if (error.code === "protocol")
+      context.warn(`the root cannot be read: ${error.message}; reading the segments instead`);
+    else throw error;
     return undefined;
   }
 }

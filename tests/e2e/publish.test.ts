@@ -148,7 +148,7 @@ describeWith(["nix", "registry"], "publish", () => {
     expect(summary).toEqual({
       cache,
       dryRun: false,
-      generation: expect.stringMatching(/^\d{8}T\d{6}Z-[0-9a-f]{16}$/),
+      generation: expect.stringMatching(/^\d{8}t\d{6}z-[0-9a-f]{16}$/),
       paths: { closure: 3, upstream: 0, restated: 0, uploaded: 3 },
       bytes: { nar: expect.any(Number), sent: expect.any(Number) },
       newPaths: expect.any(Array),

@@ -240,7 +240,7 @@ esac
       [`devShells.${SYSTEM}.default`]: "built",
     });
     expect(published.outputs).toEqual({
-      generation: expect.stringMatching(/^\d{8}T\d{6}Z-[0-9a-f]{16}$/),
+      generation: expect.stringMatching(/^\d{8}t\d{6}z-[0-9a-f]{16}$/),
       uploaded: "4",
       "public-key": publicKey,
       failed: "1",

@@ -29,6 +29,14 @@ export interface DoubleOptions {
   readonly tagsPerPage?: number;
   /** Refuses manifests with an artifactType or a config other than an image's, with this status. */
   readonly refusesArtifactTypes?: number;
+  /** What it answers to a manifest that names a missing blob. Default: it takes it. */
+  readonly atMissingBlob?: (digest: string) => Response;
+  /** Keeps tags in lower case, and finds them in any. */
+  readonly lowersTags?: boolean;
+  /** Blobs come whole from the registry itself, whatever was asked for. */
+  readonly ignoresRange?: boolean;
+  /** Deletes manifests. */
+  readonly deletes?: boolean;
 }
 
 export interface RegistryDouble {
@@ -173,6 +181,7 @@ export function startDouble(options: DoubleOptions = {}): RegistryDouble {
           headers: { "content-length": String(bytes.length), "docker-content-digest": blob },
         });
       }
+      if (options.ignoresRange) return new Response(bytes as Uint8Array<ArrayBuffer>);
       const signature = `s${++serial}`;
       links.add(signature);
       const location = `http://127.0.0.1:${storage.port}/${blob}?sig=${signature}`;
@@ -205,8 +214,14 @@ export function startDouble(options: DoubleOptions = {}): RegistryDouble {
     return failure(404, "NAME_UNKNOWN", "repository name not known to registry");
   };
 
-  const manifest = async (raw: Request, reference: string): Promise<Response> => {
-    if (raw.method === "DELETE") return failure(405, "UNSUPPORTED", "The operation is unsupported.");
+  const manifest = async (raw: Request, given: string): Promise<Response> => {
+    const reference = options.lowersTags ? given.toLowerCase() : given;
+    if (raw.method === "DELETE") {
+      if (!options.deletes) return failure(405, "UNSUPPORTED", "The operation is unsupported.");
+      for (const [tag, digest] of tags) if (digest === reference) tags.delete(tag);
+      if (manifests.delete(reference)) return new Response(null, { status: 202 });
+      return failure(404, "MANIFEST_UNKNOWN", "manifest unknown");
+    }
     if (raw.method === "PUT") {
       const bytes = await raw.bytes();
       const json = JSON.parse(new TextDecoder().decode(bytes));
@@ -215,6 +230,9 @@ export function startDouble(options: DoubleOptions = {}): RegistryDouble {
       if (options.refusesArtifactTypes !== undefined && custom) {
         return failure(options.refusesArtifactTypes, "MANIFEST_INVALID", "unsupported artifact type");
       }
+      const named = [json.config, ...json.layers].map(({ digest }) => digest as string);
+      const missing = options.atMissingBlob && named.find((digest) => !blobs.has(digest));
+      if (missing) return (options.atMissingBlob as (digest: string) => Response)(missing);
       const digest = sha256(bytes);
       manifests.set(digest, { mediaType: raw.headers.get("content-type") ?? "", bytes });
       if (!reference.startsWith("sha256:")) tags.set(reference, digest);

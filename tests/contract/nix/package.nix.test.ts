@@ -207,9 +207,7 @@ describeWith(["nix"], "the Nix package", () => {
     async function fetches(attribute: string): Promise<Fetch[]> {
       const drv = (await instantiate(attribute)).trim();
       const shown = JSON.parse(await nix.run("nix", ["show-derivation", "--recursive", drv]));
-      // Newer versions put them below a key.
-      const derivations = shown.derivations ?? shown;
-      return Object.values(derivations as Record<string, { env: Record<string, string> }>)
+      return Object.values(shown as Record<string, { env: Record<string, string>; outputs: object }>)
         .filter(({ env }) => env.outputHash !== undefined && env.outputHash !== "")
         .map(({ env }) => ({ url: env.url ?? "", hash: env.outputHash ?? "" }));
     }

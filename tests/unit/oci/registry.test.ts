@@ -6,6 +6,8 @@ import { join } from "node:path";
 import { digestOf } from "../../../src/oci/digest.ts";
 import {
   decodeManifest,
+  EMPTY_CONFIG,
+  EMPTY_CONFIG_BYTES,
   IMAGE_CONFIG,
   MEDIA_TYPE_MANIFEST,
   withoutArtifactType,
@@ -84,8 +86,9 @@ describe("every failure but 404 is an error, never absence", () => {
           }),
       );
       const store = openDouble(double);
-      await expect(store.listTags()).rejects.toMatchObject({ code: "corrupt" });
-      await expect(store.readManifest(DIGEST)).rejects.toMatchObject({ code: "corrupt" });
+      const page = { code: "protocol", message: expect.stringMatching(/got 200 \(a web page\)$/) };
+      await expect(store.listTags()).rejects.toMatchObject(page);
+      await expect(store.readManifest(DIGEST)).rejects.toMatchObject(page);
     }));
 });
 
@@ -437,6 +440,7 @@ describe("manifests", () => {
           const store = openDouble(double, { password });
           const { bytes, layer } = manifestOf("content");
           await writeBlob(store, layer);
+          await writeBlob(store, EMPTY_CONFIG_BYTES);
           const digest = await store.writeManifest("t", MEDIA_TYPE_MANIFEST, bytes);
           const stored = await readAll(store, "t");
           expect(stored.digest).toBe(digest as never);
@@ -461,16 +465,35 @@ describe("manifests", () => {
           ? failure(400, "MANIFEST_INVALID", `refusal ${++count}`)
           : undefined,
       );
-      const write = openDouble(double, { password }).writeManifest(
-        "t",
-        MEDIA_TYPE_MANIFEST,
-        manifestOf("x").bytes,
-      );
-      await expect(write).rejects.toMatchObject({
+      const store = openDouble(double, { password });
+      const { bytes, layer } = manifestOf("x");
+      for (const blob of [layer, EMPTY_CONFIG_BYTES]) await writeBlob(store, blob);
+      await expect(store.writeManifest("t", MEDIA_TYPE_MANIFEST, bytes)).rejects.toMatchObject({
         code: "protocol",
         message: expect.stringContaining("refusal 1"),
       });
+      expect(count).toBe(2);
     }));
+
+  test.each([400, 404, 422, 500])("refused with %d: the blobs that are not there are missing", (status) =>
+    withDouble(async (double) => {
+      double.faults.push(({ method, path }) =>
+        method === "PUT" && path.includes("/manifests/") ? new Response("no", { status }) : undefined,
+      );
+      const store = openDouble(double, { password });
+      const { bytes, layer } = manifestOf("x");
+      const result = () => store.writeManifest("t", MEDIA_TYPE_MANIFEST, bytes);
+      await writeBlob(store, layer);
+      expect(await result()).toEqual({ blobsMissing: true, digests: [EMPTY_CONFIG.digest], inferred: true });
+      await writeBlob(store, EMPTY_CONFIG_BYTES);
+      await expect(result()).rejects.toMatchObject({ code: status === 500 ? "unreachable" : "protocol" });
+      // What cannot be asked for changes nothing.
+      double.faults.push(({ method }) =>
+        method === "HEAD" ? new Response(null, { status: 418 }) : undefined,
+      );
+      await expect(result()).rejects.toThrow(`got ${status}`);
+    }),
+  );
 
   test("that the registry stores as something else are an error", () =>
     withDouble(async (double) => {
