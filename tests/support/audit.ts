@@ -20,8 +20,8 @@ export function openCacheStore(reference: string): Store {
 }
 
 /** Store paths of all entries, sorted. @throws when one is not complete, or the cache cannot be read */
-export async function auditCache(reference: string): Promise<string[]> {
-  const store = openCacheStore(reference);
+export async function auditCache(reference: string | Store): Promise<string[]> {
+  const store = typeof reference === "string" ? openCacheStore(reference) : reference;
   using reader = party(store, new TestHost(Date.now()));
   await refresh(reader, { list: true });
   const { view } = reader.database;

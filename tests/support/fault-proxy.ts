@@ -143,7 +143,9 @@ export async function startFaultProxy(options: FaultProxyOptions): Promise<Fault
     body: Buffer,
   ): Promise<OutgoingAnswer | "reset"> => {
     const sent = new Headers(headers);
-    for (const name of [...HOP_HEADERS, "host", "authorization", "expect"]) sent.delete(name);
+    for (const name of [...HOP_HEADERS, "host", "expect"]) sent.delete(name);
+    // Tokens of the proxy's own are nothing to the real one, nor are credentials to storage.
+    if (tokens !== undefined || request.origin === "storage") sent.delete("authorization");
     let response: Response;
     try {
       response = await fetch(`http://${options.registry}${target}`, {
@@ -158,10 +160,11 @@ export async function startFaultProxy(options: FaultProxyOptions): Promise<Fault
     }
     request.done = response.status < 400;
     const answered = new Headers(response.headers);
-    const location = answered.get("location");
     // The real one builds addresses of its own.
-    if (location !== null) {
-      answered.set("location", location.replace(`http://${options.registry}`, `http://${registry.host}`));
+    for (const name of ["location", "www-authenticate"]) {
+      const value = answered.get(name);
+      if (value !== null)
+        answered.set(name, value.replace(`http://${options.registry}`, `http://${registry.host}`));
     }
     return { status: response.status, headers: answered, body: response.body };
   };
