@@ -17,7 +17,11 @@ export const REPEATED_WITH_NEWER_NIX = [
 export async function filesWithNix(): Promise<string[]> {
   const files: string[] = [];
   for await (const file of new Bun.Glob("tests/{contract,e2e}/**/*.test.ts").scan({ cwd: ROOT })) {
-    if (/describeWith\(\[[^\]]*"nix"|\bhasNix\(\)/.test(await Bun.file(join(ROOT, file)).text()))
+    if (
+      /describeWith\(\[[^\]]*"nix"|\bdescribeWithNix\(|\bhasNix\(\)/.test(
+        await Bun.file(join(ROOT, file)).text(),
+      )
+    )
       files.push(file);
   }
   return files.sort();

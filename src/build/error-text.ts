@@ -27,8 +27,16 @@ export function shortError(lines: readonly string[]): string {
     if (text === "" || AROUND.test(text)) break;
     words.push(text);
   }
-  return shorten(words.join(" "));
+  const error = words.join(" ");
+  return shorten(UNEQUAL.test(error) ? `assertion failed: ${error}` : error);
 }
+
+/**
+ * How Nix from 2.26 on says that `assert a == b` failed: what differs, such as `an integer with value '1' is not equal
+ * to …`. That it was an assertion stands in the trace, and not always.
+ */
+const UNEQUAL =
+  /^(an? )?(integer|float|string|path|boolean|null|list|set|function|external value)\b.* '.*' is not equal to |^attribute names? .*' (is contained in|differs from) /;
 
 export function shorten(text: string): string {
   return text.length > MAX_LENGTH ? `${text.slice(0, MAX_LENGTH)}…` : text;

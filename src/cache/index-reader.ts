@@ -4,7 +4,7 @@
  */
 import type { Database, Statement } from "bun:sqlite";
 import { NixcacheError } from "../errors.ts";
-import { type PublicKey, parsePublicKey } from "../nar/signing-key.ts";
+import { type PublicKey, publicKeysAmong } from "../nar/signing-key.ts";
 import { STORE_HASH_LENGTH } from "../nar/store-path.ts";
 import { type Digest, digestHex } from "../oci/digest.ts";
 import type { Attachment } from "./attachment.ts";
@@ -98,8 +98,7 @@ export class IndexReader implements Disposable {
   #namedKeys(): PublicKey[] {
     const query = `SELECT DISTINCT value AS key FROM generation, json_each(record, '$.keys') ORDER BY value`;
     const named = this.#read.query<{ key: unknown }, []>(query).all();
-    const texts = [...named.map(({ key }) => key), ...(this.state().v1?.keys ?? [])];
-    return texts.flatMap((text) => (typeof text === "string" ? (readPublicKey(text) ?? []) : []));
+    return publicKeysAmong([...named.map(({ key }) => key), ...(this.state().v1?.keys ?? [])]);
   }
 
   /** The layers' files. Whoever goes on using one in a later turn of the event loop retains it. */
@@ -316,16 +315,6 @@ export class IndexReader implements Disposable {
 
 function isSame(a: EntryLine, b: EntryLine): boolean {
   return a.narinfo === b.narinfo && a.rest === b.rest;
-}
-
-/** Undefined for what is none: a record may name anything. */
-function readPublicKey(text: string): PublicKey | undefined {
-  try {
-    return parsePublicKey(text);
-  } catch (error) {
-    if (error instanceof NixcacheError) return undefined;
-    throw error;
-  }
 }
 
 function locationIn({ rest, file, narinfo }: EntryLine): NarLocation {

@@ -109,6 +109,18 @@ export function parsePublicKey(text: string, where = "public key"): PublicKey {
   return parseKey(text, where, KEY_SIZE);
 }
 
+/** The keys among texts that strangers wrote; what is none is passed over. */
+export function publicKeysAmong(texts: Iterable<unknown>): PublicKey[] {
+  return [...texts].flatMap((text) => {
+    try {
+      return typeof text === "string" ? [parsePublicKey(text)] : [];
+    } catch (error) {
+      if (error instanceof NixcacheError) return [];
+      throw error;
+    }
+  });
+}
+
 export function formatPublicKey(key: PublicKey): string {
   return `${key.name}:${key.bytes.toBase64()}`;
 }

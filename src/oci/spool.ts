@@ -42,6 +42,18 @@ export class Spool {
     return new BlobWriter(() => this.#nextFile());
   }
 
+  /** The blob of what `fill` writes. @throws what `fill` throws; nothing is left of the blob then */
+  async make(fill: (writer: BlobWriter) => Promise<void>): Promise<BlobSource> {
+    const writer = this.writer();
+    try {
+      await fill(writer);
+      return await writer.finish();
+    } catch (error) {
+      await writer.abort();
+      throw error;
+    }
+  }
+
   /** Removes every file of this run. Blobs made here must not be used afterwards. */
   [Symbol.dispose](): void {
     if (this.#directory !== undefined) rmSync(this.#directory, { recursive: true, force: true });
@@ -62,7 +74,7 @@ export class Spool {
   }
 }
 
-/** One blob in the making. Write, then `finish` once; `abort` instead of it when the content failed. */
+/** One blob in the making. Write, then `finish` once; `abort` instead of it when the content failed, or that did. */
 export class BlobWriter {
   readonly #nextFile: () => string;
   readonly #hasher = new Bun.CryptoHasher("sha256");
@@ -110,8 +122,14 @@ export class BlobWriter {
       this.#memory = [];
       return { digest, size: this.#size, content };
     }
-    await this.#file.handle.close();
-    return { digest, size: this.#size, content: { file: this.#file.path } };
+    const { path, handle } = this.#file;
+    try {
+      await handle.close();
+    } catch (cause) {
+      await this.abort();
+      throw spoolError(path, cause);
+    }
+    return { digest, size: this.#size, content: { file: path } };
   }
 
   async abort(): Promise<void> {

@@ -14,7 +14,7 @@ import type { Digest } from "../oci/digest.ts";
 import { discardBlob, readBlobNow } from "../oci/spool.ts";
 import type { BlobSource } from "../oci/store.ts";
 import type { Upstream } from "../upstream/client.ts";
-import { mayHave } from "../upstream/may-have.ts";
+import { UpstreamQuestions } from "../upstream/questions.ts";
 import { TOOL } from "../version.ts";
 import type { ProtocolContext } from "./context.ts";
 import { foldOrWarn } from "./fold.ts";
@@ -70,14 +70,17 @@ interface AdoptedIndex {
 
 class AdoptionRun {
   readonly #context: ProtocolContext;
-  readonly #upstreams: readonly Upstream[];
+  readonly #questions: UpstreamQuestions;
   readonly #source: AdoptedIndex;
   readonly #plan = new V1Plan();
   readonly #generation: GenerationWriter;
 
   constructor(context: ProtocolContext, upstreams: readonly Upstream[], source: AdoptedIndex) {
     this.#context = context;
-    this.#upstreams = upstreams;
+    this.#questions = new UpstreamQuestions(upstreams, {
+      ...{ signal: context.signal, warn: context.warn },
+      consequence: "so it may have what is broken here",
+    });
     this.#source = source;
     this.#generation = new GenerationWriter(context, {});
   }
@@ -159,7 +162,7 @@ class AdoptionRun {
     const { database, concurrency } = this.#context;
     const { id } = database.view.v1Layer() ?? { id: this.#source.layer };
     const found = await mapConcurrently(storeHashes, concurrency, async (hash) => {
-      return database.view.isElsewhere(id, hash) || (await mayHave(this.#upstreams, hash, this.#context));
+      return database.view.isElsewhere(id, hash) || (await this.#questions.ask(hash)) !== "absent";
     });
     return new Set(storeHashes.filter((_, at) => found[at]));
   }

@@ -50,15 +50,10 @@ async function fetchOnce(
 ): Promise<BlobSource | undefined> {
   const stream = await store.readBlob(digest, options);
   if (stream === undefined) return undefined;
-  const writer = spool.writer();
-  try {
+  return spool.make(async (writer) => {
     for await (const chunk of stream) {
       if (writer.size + chunk.length > size) break;
       await writer.write(chunk);
     }
-    return await writer.finish();
-  } catch (error) {
-    await writer.abort();
-    throw error;
-  }
+  });
 }

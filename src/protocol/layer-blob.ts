@@ -22,13 +22,12 @@ const FRAME_BYTES = 4 * 1024 * 1024;
 const MAX_RATIO = 256;
 
 /** Makes the blob of an index layer. */
-export async function makeLayer(
+export function makeLayer(
   spool: Spool,
   header: LayerHeader,
   lines: Iterable<Pick<EntryLine, "narinfo" | "rest">>,
 ): Promise<BlobSource> {
-  const writer = spool.writer();
-  try {
+  return spool.make(async (writer) => {
     let text: string[] = [];
     let length = 0;
     const flush = async () => {
@@ -42,11 +41,7 @@ export async function makeLayer(
       if (length >= FRAME_BYTES) await flush();
     }
     if (length > 0) await flush();
-    return await writer.finish();
-  } catch (error) {
-    await writer.abort();
-    throw error;
-  }
+  });
 }
 
 /** As `fetchBlob`, of an index layer. */

@@ -5,20 +5,17 @@
  */
 import { type EntryLine, entryOf } from "../cache/entry.ts";
 import { mapConcurrently } from "../concurrency.ts";
-import { NixcacheError } from "../errors.ts";
 import type { NarInfo } from "../nar/narinfo.ts";
 import { fingerprint, verifyNarInfo } from "../nar/signature.ts";
 import type { PublicKey } from "../nar/signing-key.ts";
 import { storeHashOf } from "../nar/store-path.ts";
 import type { PathInfo } from "../nix/store.ts";
 import type { Upstream } from "../upstream/client.ts";
+import { UpstreamQuestions } from "../upstream/questions.ts";
 import { baseName } from "./entries.ts";
 
 /** Questions to upstreams under way at once. */
 const UPSTREAM_CONCURRENCY = 32;
-
-/** An upstream that fails this often is not asked again in this run. */
-const MAX_FAILURES = 3;
 
 export interface Selection {
   readonly restated: ReadonlyMap<string, EntryLine>;
@@ -59,9 +56,13 @@ export async function select(closure: readonly PathInfo[], context: SelectContex
     unknown.push(info);
     if (line !== undefined) others.set(info.path, line);
   }
-  const asked = new UpstreamQuestions(context);
+  const questions = new UpstreamQuestions(context.upstreams, {
+    ...{ signal: context.signal, warn: context.warn },
+    consequence: "so nothing is left out for it",
+  });
   const found = await mapConcurrently(unknown, UPSTREAM_CONCURRENCY, async (info) => {
-    return hasKeyOf(info, context.upstreamKeys ?? []) || asked.has(info.path);
+    if (hasKeyOf(info, context.upstreamKeys ?? [])) return true;
+    return (await questions.ask(storeHashOf(info.path))) === "has";
   });
   const upstream = new Set(unknown.filter((_, i) => found[i]).map(({ path }) => path));
   const isKept = ([path, line]: readonly [string, EntryLine]) =>
@@ -87,38 +88,4 @@ function signedFieldsOf(info: PathInfo) {
 
 function hasKeyOf(info: PathInfo, keys: readonly PublicKey[]): boolean {
   return verifyNarInfo(signedFieldsOf(info), keys);
-}
-
-class UpstreamQuestions {
-  readonly #context: SelectContext;
-  readonly #failures = new Map<string, number>();
-
-  constructor(context: SelectContext) {
-    this.#context = context;
-  }
-
-  async has(path: string): Promise<boolean> {
-    for (const upstream of this.#context.upstreams) {
-      if (await this.#ask(upstream, path)) return true;
-    }
-    return false;
-  }
-
-  async #ask(upstream: Upstream, path: string): Promise<boolean> {
-    const failures = this.#failures.get(upstream.url) ?? 0;
-    if (failures >= MAX_FAILURES) return false;
-    try {
-      return (await upstream.narinfo(storeHashOf(path), this.#context.signal)) !== undefined;
-    } catch (error) {
-      if (!(error instanceof NixcacheError) || this.#context.signal?.aborted) throw error;
-      const count = (this.#failures.get(upstream.url) ?? 0) + 1;
-      this.#failures.set(upstream.url, count);
-      if (count === 1) {
-        this.#context.warn(
-          `upstream ${upstream.url} cannot be asked, so nothing is left out for it: ${error.message}`,
-        );
-      }
-      return false;
-    }
-  }
 }

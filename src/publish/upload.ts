@@ -4,7 +4,7 @@
 import type { Part } from "../cache/part.ts";
 import { encodeBase32 } from "../nar/base32.ts";
 import type { PathInfo } from "../nix/store.ts";
-import { discardBlob, type Spool } from "../oci/spool.ts";
+import { type BlobWriter, discardBlob, type Spool } from "../oci/spool.ts";
 import type { BlobSource, Store } from "../oci/store.ts";
 import type { GenerationWriter } from "../protocol/generation.ts";
 import { writeIfAbsent } from "../protocol/write-if-absent.ts";
@@ -75,6 +75,7 @@ async function uploadPack(paths: readonly PathInfo[], context: UploadContext): P
   // As many at once as there are processors: the first is on its way while the next is made.
   const { blob, packed, failed } = await context.compressor.inTurn(() => makePack(paths, context));
   if (packed.length > 0) await storeBlob(blob, context);
+  else discardBlob(blob);
   const files = new Map<string, NarFile>();
   for (const { narHash, fileHash, nar, beside } of packed) {
     const parts = [partOf(blob, nar)];
@@ -89,26 +90,31 @@ async function makePack(
 ): Promise<{ blob: BlobSource; packed: Packed[]; failed: Map<string, PathError> }> {
   const failed = new Map<string, PathError>();
   const packed: Packed[] = [];
-  const writer = context.spool.writer();
-  for (const path of paths) {
-    try {
-      const listing = new NarListing();
-      const bytes = await compressSmall(path, listing, context);
-      const beside = await readBeside(path, listing, context);
-      const nar = { offset: writer.size, length: bytes.length };
-      await writer.write(bytes);
-      packed.push({
-        narHash: path.narHash,
-        fileHash: fileHash(new Bun.CryptoHasher("sha256").update(bytes)),
-        nar,
-        beside: await writeBeside(beside, writer),
-      });
-    } catch (error) {
-      failed.set(path.narHash, ofPath(error));
+  const blob = await context.spool.make(async (writer) => {
+    for (const path of paths) {
+      try {
+        packed.push(await pack(path, writer, context));
+      } catch (error) {
+        failed.set(path.narHash, ofPath(error));
+      }
+      context.progress.compressed(path.narSize);
     }
-    context.progress.compressed(path.narSize);
-  }
-  return { blob: await writer.finish(), packed, failed };
+  });
+  return { blob, packed, failed };
+}
+
+async function pack(path: PathInfo, writer: BlobWriter, context: UploadContext): Promise<Packed> {
+  const listing = new NarListing();
+  const bytes = await compressSmall(path, listing, context);
+  const beside = await readBeside(path, listing, context);
+  const nar = { offset: writer.size, length: bytes.length };
+  await writer.write(bytes);
+  return {
+    narHash: path.narHash,
+    fileHash: fileHash(new Bun.CryptoHasher("sha256").update(bytes)),
+    nar,
+    beside: await writeBeside(beside, writer),
+  };
 }
 
 async function compressSmall(

@@ -30,6 +30,8 @@ export interface Batch {
   readonly restated: readonly EntryLine[];
   /** What the journal need not keep any longer: the cache has it already. */
   readonly done: readonly JournalFile[];
+  /** Narinfos whose NAR is nowhere any more. */
+  readonly orphans: readonly JournalFile[];
   /** Paths that have to wait, and why. */
   readonly waiting: readonly { readonly path: string; readonly reason: string }[];
   /** Whether the journal has more paths than one batch takes. */
@@ -60,6 +62,7 @@ export async function planBatch(
   const lineOf = (hash: string) => usable(index.line(hash));
 
   const done: JournalFile[] = [];
+  const orphans: JournalFile[] = [];
   const waiting: { path: string; reason: string }[] = [];
   const candidates = new Map<string, BatchEntry>();
   const consider = (
@@ -71,9 +74,8 @@ export async function planBatch(
     const nar = fileName(info);
     const kept = journal.file(`nar/${nar}`);
     const parts = kept === undefined ? narParts(index, nar, lost) : undefined;
-    if (kept === undefined && parts === undefined) {
-      waiting.push({ path: info.storePath, reason: "its NAR is no longer in the cache" });
-    } else candidates.set(hash, { info, files: kept ? [...files, kept] : files, parts, known });
+    if (kept === undefined && parts === undefined) orphans.push(...files.filter(isNarInfo));
+    else candidates.set(hash, { info, files: kept ? [...files, kept] : files, parts, known });
   };
 
   const narinfos = journal.narinfos(MAX_BATCH_PATHS, MAX_BATCH_BYTES);
@@ -97,9 +99,14 @@ export async function planBatch(
     entries: [...candidates.values()],
     restated: closureOf(candidates, lineOf),
     done,
+    orphans,
     waiting,
     more,
   };
+}
+
+function isNarInfo({ kind }: JournalFile): boolean {
+  return kind === "narinfo";
 }
 
 /** What the lines of a batch name and the journal has. */

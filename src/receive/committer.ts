@@ -7,11 +7,12 @@ import { blobsOf } from "../cache/manifests.ts";
 import type { PublishRecord } from "../cache/record.ts";
 import { messageOf, NixcacheError } from "../errors.ts";
 import type { Host } from "../host.ts";
+import { parseNarInfo } from "../nar/narinfo.ts";
 import { type Digest, digestOf } from "../oci/digest.ts";
 import { foldOrWarn } from "../protocol/fold.ts";
 import { GenerationWriter } from "../protocol/generation.ts";
 import { refresh } from "../protocol/refresh.ts";
-import { type Elsewhere, linesOf, piecesOf, planBatch, rootsOf } from "./batch.ts";
+import { type Elsewhere, linesOf, narParts, piecesOf, planBatch, rootsOf } from "./batch.ts";
 import type { Journal, JournalFile } from "./journal.ts";
 import { type PieceContext, storePieces } from "./pieces.ts";
 
@@ -34,6 +35,9 @@ const ATTEMPTS = 4;
 const UNSEEN_MS = 30_000;
 
 const IDLE_MS = 3_600_000;
+
+/** Names in one message. */
+const MAX_NAMES = 10;
 
 export interface CommitContext extends PieceContext {
   readonly journal: Journal;
@@ -102,12 +106,13 @@ export class Committer {
   async run(): Promise<void> {
     // What an earlier process left.
     if (this.#context.journal.totals().bytes > 0) this.#firstAt ??= this.#host.now() - MAX_AGE_MS;
-    for (;;) {
+    const { signal } = this.#context;
+    // Whatever is due: what stays is in the journal.
+    while (!signal?.aborted) {
       const wait = this.#closesIn();
       if (wait > 0) {
-        if (this.#closing || this.#context.signal?.aborted) return;
+        if (this.#closing) return;
         this.#wake = new AbortController();
-        const { signal } = this.#context;
         const wake = signal ? AbortSignal.any([signal, this.#wake.signal]) : this.#wake.signal;
         await this.#host.sleep(wait, wake).catch(() => {});
       } else await this.#commit();
@@ -178,6 +183,7 @@ export class Committer {
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       const batch = await planBatch(journal, database.view, elsewhere, lost);
       journal.remove(batch.done);
+      if (batch.orphans.length > 0) this.#drop(batch.orphans, "their NARs are in no cache any more");
       const waiting = this.#report(batch.waiting);
       if (batch.entries.length === 0) return waiting;
       const { repository, ...rest } = origin;
@@ -185,7 +191,11 @@ export class Committer {
         source: repository,
         revision: origin.revision,
       });
-      const places = await storePieces(piecesOf(batch, journal), this.#context, generation);
+      const { places, spoilt } = await storePieces(piecesOf(batch, journal), this.#context, generation);
+      if (spoilt.size > 0) {
+        this.#dropSpoilt(spoilt);
+        continue;
+      }
       const lines = linesOf(batch, places, Math.floor(host.now() / 1000));
       const record: PublishRecord = {
         ...rest,
@@ -215,6 +225,29 @@ export class Committer {
       {
         hint: "Look for a clean-up policy of the registry that deletes untagged or new content.",
       },
+    );
+  }
+
+  /** What the disk has changed, and what needs it. */
+  #dropSpoilt(spoilt: ReadonlySet<Digest>): void {
+    const { journal, database } = this.#context;
+    const files = [...spoilt].flatMap((digest) => journal.ofDigest(digest));
+    const users = files.flatMap(({ kind, nar }) => {
+      const isNeeded = kind === "nar" && nar !== null && narParts(database.view, nar) === undefined;
+      return isNeeded ? journal.narinfosOf(nar) : [];
+    });
+    this.#drop([...users, ...files], "the disk has changed bytes of theirs; check it");
+  }
+
+  /** What cannot be committed any more is not answered for any more either, so that it can be sent again. */
+  #drop(files: readonly JournalFile[], why: string): void {
+    this.#context.journal.remove(files);
+    const names = files.map(({ text, path, kind }) =>
+      kind === "narinfo" && text !== null ? parseNarInfo(text, path).storePath : path,
+    );
+    const shown = names.slice(0, MAX_NAMES).join(", ") + (names.length > MAX_NAMES ? ", …" : "");
+    this.#context.log.warn(
+      `${names.length} uploads were taken out of the journal, as ${why}: ${shown}; upload these paths again`,
     );
   }
 

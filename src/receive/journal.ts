@@ -153,11 +153,15 @@ export class Journal implements Source, Disposable {
     return this.#db.query<JournalFile, [string]>("SELECT * FROM file WHERE path = ?").get(path) ?? undefined;
   }
 
-  /** Takes over a file that has been synced. Once this is done, it is there to stay. */
+  /** Takes over a file that has been synced. Once this is done, it is there to stay. The draft is gone, whatever happens. */
   async addFile(file: NewFile, { file: draft, digest, size }: ReceivedFile): Promise<void> {
-    // In one turn of the event loop: a blob without a row would be removed.
-    renameSync(draft, this.blobFile(digest));
-    this.#insert(file, { digest, size });
+    try {
+      // In one turn of the event loop: a blob without a row would be removed.
+      renameSync(draft, this.blobFile(digest));
+      this.#insert(file, { digest, size });
+    } finally {
+      rmSync(draft, { force: true });
+    }
     await syncFolder(join(this.#folder, "blobs"));
   }
 
@@ -193,6 +197,18 @@ export class Journal implements Source, Disposable {
          UNION SELECT * FROM file WHERE nar = ? AND kind = 'attached'`,
       )
       .all(hash, nar);
+  }
+
+  /** What is kept in the file of this digest. */
+  ofDigest(digest: Digest): JournalFile[] {
+    return this.#db.query<JournalFile, [string]>("SELECT * FROM file WHERE digest = ?").all(digest);
+  }
+
+  /** Narinfos that name this NAR file. */
+  narinfosOf(nar: string): JournalFile[] {
+    return this.#db
+      .query<JournalFile, [string]>("SELECT * FROM file WHERE kind = 'narinfo' AND nar = ?")
+      .all(nar);
   }
 
   /** Listings and attached files whose narinfo is not in the journal, at most so many. */

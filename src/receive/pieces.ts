@@ -5,8 +5,9 @@
 
 import type { Part } from "../cache/part.ts";
 import { mapConcurrently } from "../concurrency.ts";
-import { NixcacheError } from "../errors.ts";
+import { NixcacheError, systemCode } from "../errors.ts";
 import { type Digest, digestOf } from "../oci/digest.ts";
+import { fileError, fileSize } from "../oci/layout-files.ts";
 import { discardBlob } from "../oci/spool.ts";
 import type { BlobSource } from "../oci/store.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
@@ -31,22 +32,34 @@ export interface PieceContext extends ProtocolContext {
   readonly partBytes: number;
 }
 
-/** Stores each piece and answers where it is, by digest. @throws when the store fails. */
+export interface StoredPieces {
+  /** By digest. */
+  readonly places: ReadonlyMap<Digest, readonly Part[]>;
+  /** Those whose file is gone, or has other bytes than came: a fault of the disk. */
+  readonly spoilt: ReadonlySet<Digest>;
+}
+
+/** Stores each piece; what is spoilt keeps no other one back. @throws when the store fails */
 export async function storePieces(
   pieces: readonly Piece[],
   context: PieceContext,
   generation: GenerationWriter,
-): Promise<ReadonlyMap<Digest, readonly Part[]>> {
+): Promise<StoredPieces> {
   const places = new Map<Digest, readonly Part[]>();
+  const spoilt = new Set<Digest>();
   await mapConcurrently(planBlobs(pieces), AT_ONCE, async (group) => {
     const [first] = group;
     if (first === undefined) return;
-    if (group.length > 1) {
-      const parts = await storePack(group, context, generation);
-      for (const [index, part] of parts.entries()) places.set((group[index] as Piece).digest, [part]);
-    } else places.set(first.digest, await storeAlone(first, context, generation));
+    const stored =
+      group.length > 1
+        ? await storePack(group, context, generation)
+        : [[first, await storeAlone(first, context, generation)] as const];
+    for (const [{ digest }, parts] of stored) {
+      if (parts === undefined) spoilt.add(digest);
+      else places.set(digest, parts);
+    }
   });
-  return places;
+  return { places, spoilt };
 }
 
 /** Groups that share a blob, in the order of the pieces, each piece once. */
@@ -74,50 +87,98 @@ async function storePack(
   pieces: readonly Piece[],
   context: PieceContext,
   generation: GenerationWriter,
-): Promise<Part[]> {
-  const writer = context.spool.writer();
-  const offsets: number[] = [];
-  for (const { digest, file } of pieces) {
-    const bytes = await Bun.file(file).bytes();
-    if (digestOf(bytes) !== digest) {
-      throw new NixcacheError("corrupt", `${file}: the bytes in the journal have changed`, {
-        hint: "Check the disk, remove the file, and upload its path again.",
-      });
+): Promise<[Piece, Part[] | undefined][]> {
+  const offsets = new Map<Piece, number>();
+  const blob = await context.spool.make(async (writer) => {
+    for (const piece of pieces) {
+      const bytes = await bytesOf(piece);
+      if (bytes === undefined) continue;
+      offsets.set(piece, writer.size);
+      await writer.write(bytes);
     }
-    offsets.push(writer.size);
-    await writer.write(bytes);
-  }
-  const blob = await writer.finish();
-  await storeBlob(blob, context, generation);
-  return pieces.map(({ size }, index) => {
-    return { blob: blob.digest, size: blob.size, offset: offsets[index] as number, length: size };
+  });
+  if (offsets.size > 0) await storeBlob(blob, context, generation);
+  return pieces.map((piece) => {
+    const offset = offsets.get(piece);
+    const place = { blob: blob.digest, size: blob.size, length: piece.size };
+    return [piece, offset === undefined ? undefined : [{ ...place, offset }]];
   });
 }
 
+/** Undefined for a piece that is spoilt. */
+async function bytesOf({ digest, file }: Piece): Promise<Uint8Array | undefined> {
+  try {
+    const bytes = await Bun.file(file).bytes();
+    return digestOf(bytes) === digest ? bytes : undefined;
+  } catch (error) {
+    if (systemCode(error) === "ENOENT") return undefined;
+    throw fileError("read", file, error);
+  }
+}
+
+/** Undefined for a piece that is spoilt. */
 async function storeAlone(
+  piece: Piece,
+  context: PieceContext,
+  generation: GenerationWriter,
+): Promise<Part[] | undefined> {
+  try {
+    return await (piece.size <= context.partBytes ? storeWhole : storeCut)(piece, context, generation);
+  } catch (error) {
+    const isOurs = error instanceof NixcacheError && ["corrupt", "filesystem"].includes(error.code);
+    // Or else it is the store's, or the disk's of the spool.
+    if (isOurs && (await isSpoilt(piece))) return undefined;
+    throw error;
+  }
+}
+
+async function storeWhole(
   { digest, size, file }: Piece,
   context: PieceContext,
   generation: GenerationWriter,
 ): Promise<Part[]> {
-  const { partBytes } = context;
-  if (size <= partBytes) {
-    // Not discarded: the journal has it until it is in the cache.
-    await storeOnce({ digest, size, content: { file } }, context, generation);
-    return [{ blob: digest, size, offset: 0, length: size }];
-  }
+  // The journal keeps it until it is in the cache; and hashed on its way, since it may have lain there for long.
+  await storeOnce({ digest, size, content: { file, foreign: true } }, context, generation);
+  return [{ blob: digest, size, offset: 0, length: size }];
+}
+
+/** @throws `corrupt` when its bytes have changed; blobs of them are then in the store, which nothing names */
+async function storeCut(
+  { digest, size, file }: Piece,
+  context: PieceContext,
+  generation: GenerationWriter,
+): Promise<Part[]> {
+  const { partBytes, spool } = context;
+  const hasher = new Bun.CryptoHasher("sha256");
   const parts: Part[] = [];
   for (let offset = 0; offset < size; offset += partBytes) {
-    const writer = context.spool.writer();
-    for await (const chunk of Bun.file(file)
-      .slice(offset, Math.min(size, offset + partBytes))
-      .stream()) {
-      await writer.write(chunk);
-    }
-    const blob = await writer.finish();
+    const blob = await spool.make(async (writer) => {
+      for await (const chunk of readPiece(file, offset, Math.min(size, offset + partBytes))) {
+        hasher.update(chunk);
+        await writer.write(chunk);
+      }
+    });
     await storeBlob(blob, context, generation);
     parts.push({ blob: blob.digest, size: blob.size, offset: 0, length: blob.size });
   }
-  return parts;
+  const found = hasher.digest("hex");
+  if (`sha256:${found}` === digest) return parts;
+  throw new NixcacheError("corrupt", `${file}: its bytes have the SHA-256 ${found}, expected ${digest}`);
+}
+
+async function isSpoilt({ digest, size, file }: Piece): Promise<boolean> {
+  if ((await fileSize(file)) !== size) return true;
+  const hasher = new Bun.CryptoHasher("sha256");
+  for await (const chunk of readPiece(file, 0, size)) hasher.update(chunk);
+  return `sha256:${hasher.digest("hex")}` !== digest;
+}
+
+async function* readPiece(file: string, from: number, to: number): AsyncGenerator<Uint8Array> {
+  try {
+    yield* Bun.file(file).slice(from, to).stream();
+  } catch (error) {
+    throw fileError("read", file, error);
+  }
 }
 
 async function storeBlob(

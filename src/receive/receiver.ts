@@ -4,7 +4,7 @@
  * https://nix.dev/manual/nix/latest/store/types/http-binary-cache-store
  */
 import { MAX_TEXT_BYTES } from "../cache/attachment.ts";
-import { messageOf, NixcacheError, systemCode } from "../errors.ts";
+import { messageOf, systemCode } from "../errors.ts";
 import type { Host } from "../host.ts";
 import type { Guard } from "../serve/guard.ts";
 import { text } from "../serve/respond.ts";
@@ -83,10 +83,12 @@ async function take(found: Route, upload: Upload, intake: Intake): Promise<boole
   }
 }
 
-/** Whatever went wrong, as a status that ends the upload at once, with the reason. */
+/**
+ * Whatever went wrong, as a status that ends the upload at once, with the reason. What a client sent wrong is a Refusal
+ * by now; all else is ours, and told here too.
+ */
 function asRefusal(error: unknown, onError: (message: string) => void): Refusal {
   if (error instanceof Refusal) return error;
-  if (error instanceof NixcacheError && error.code !== "filesystem") return new Refusal(400, error.message);
   const message = `an upload could not be stored: ${messageOf(error)}`;
   onError(message);
   const full = systemCode(error) === "ENOSPC" || systemCode(error) === "EDQUOT";

@@ -9,7 +9,7 @@ import { baseName, fileName } from "./batch.ts";
 import { receiveText, type Upload } from "./body.ts";
 import type { Intake } from "./intake.ts";
 import { checkNar } from "./nar-check.ts";
-import { Refusal } from "./refusal.ts";
+import { Refusal, readSent } from "./refusal.ts";
 import { hashOf } from "./take-nar.ts";
 
 /** What every Nix can unpack. */
@@ -18,9 +18,10 @@ const COMPRESSIONS = new Set(["none", "xz", "bzip2", "gzip", "zstd", "br", "lz4"
 /** Questions about references under way at once. */
 const ASK_AT_ONCE = 16;
 
-/** Whether it says anything new. @throws Refusal; `corrupt` when it is no narinfo */
+/** Whether it says anything new. @throws Refusal */
 export async function takeNarInfo(storeHash: string, upload: Upload, intake: Intake): Promise<boolean> {
-  const sent = parseNarInfo(await receiveText(upload, MAX_NARINFO_LENGTH), `${storeHash}.narinfo`);
+  const text = await receiveText(upload, MAX_NARINFO_LENGTH);
+  const sent = readSent(() => parseNarInfo(text, `${storeHash}.narinfo`));
   if (storeHashOf(sent.storePath) !== storeHash) {
     throw new Refusal(400, `${storeHash}.narinfo: got the narinfo of ${sent.storePath}`);
   }
@@ -31,7 +32,7 @@ export async function takeNarInfo(storeHash: string, upload: Upload, intake: Int
     );
   }
   // Clients give up on a path for one that is none, even beside a good one.
-  for (const sig of sent.sigs) parseSignature(sig, sent.storePath);
+  for (const sig of sent.sigs) readSent(() => parseSignature(sig, sent.storePath));
   checkBuild(sent, intake);
   await checkReferences(sent, intake);
   const described = await withFile(sent, intake);

@@ -8,9 +8,9 @@ import { messageOf, NixcacheError } from "../errors.ts";
 import type { Host } from "../host.ts";
 import { retryAfter } from "../oci/retry.ts";
 import { Breaker } from "../upstream/breaker.ts";
-import { readCacheInfo } from "../upstream/cache-info.ts";
 import type { Upstream, UpstreamRequest } from "../upstream/client.ts";
 import { UpstreamFailure } from "../upstream/failure.ts";
+import { readCacheInfo } from "../upstream/read-cache-info.ts";
 import { withReachableUrl } from "./nar-url.ts";
 
 /** For operators: in `/_status` and the metrics. */
@@ -49,6 +49,9 @@ const UNKNOWN_PRIORITY_MS = 60_000;
 
 /** How much the newest answer counts in the mean latency. */
 const LATENCY_WEIGHT = 0.2;
+
+/** Of 401, 403 and 407 the client tells only those that say that the cache cannot be read. */
+const REFUSALS: ReadonlySet<number> = new Set([401, 403, 407, 429]);
 
 export class UpstreamPeer {
   readonly url: string;
@@ -209,8 +212,8 @@ export class UpstreamPeer {
     this.#lastError = messageOf(error);
     const opened = this.#breaker.failed({
       askedAt,
-      // A 500 may be about one path; no answer, or "too many requests", is about the whole.
-      whole: status === undefined || status === 429,
+      // A 500 may be about one path; no answer, a refusal and "too many requests" are about the whole.
+      whole: status === undefined || REFUSALS.has(status),
       waitMs: retryAfter(failure?.retryAfter ?? null, now),
     });
     const seconds = Math.ceil(((this.#breaker.retryAt ?? now) - now) / 1000);

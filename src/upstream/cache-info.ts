@@ -1,31 +1,14 @@
 /** `nix-cache-info`: what a binary cache says of itself. */
-import { messageOf, NixcacheError, preview } from "../errors.ts";
+import { NixcacheError, preview } from "../errors.ts";
 import { STORE_DIR } from "../nar/store-path.ts";
-import { readText } from "./body.ts";
-import type { Upstream } from "./client.ts";
-import { UpstreamFailure } from "./failure.ts";
+
+export const CACHE_INFO_PATH = "nix-cache-info";
+
+export const MAX_CACHE_INFO_BYTES = 64 * 1024;
 
 export interface CacheInfo {
   /** Lower is asked first. */
   readonly priority: number;
-}
-
-const MAX_BYTES = 64 * 1024;
-
-/** Undefined when the upstream has none. @throws `unreachable`, also for another store folder than ours. */
-export async function readCacheInfo(
-  upstream: Upstream,
-  signal?: AbortSignal,
-): Promise<CacheInfo | undefined> {
-  const response = await upstream.request("nix-cache-info", { method: "GET", signal, encoded: true });
-  if (response === undefined) return undefined;
-  try {
-    return parseCacheInfo(await readText(response, MAX_BYTES));
-  } catch (cause) {
-    if (cause instanceof UpstreamFailure) throw cause;
-    const message = `GET ${upstream.url}/nix-cache-info: ${messageOf(cause)}`;
-    throw new UpstreamFailure(message, { status: response.status, cause });
-  }
 }
 
 /** Unknown names are passed over. @throws `corrupt` for what is none: a page to sign in at, say. */

@@ -1,13 +1,15 @@
 /**
  * An upstream: another binary cache, such as https://cache.nixos.org, over Nix's HTTP protocol.
  *
- * Nix takes 401, 403, 404, 407 and 410 for "absent" and so do we; anything else that is not 200 is a failure
- * of the upstream, which is not an answer.
+ * Nix takes 401, 403, 404, 407 and 410 for "absent". So do we, but for 401, 403 and 407 only while the cache can be
+ * read at all: S3 answers 403 for what is missing, and a cache that wants a password for everything. Anything else that
+ * is not 200 is a failure of the upstream, which is not an answer.
  */
 import { messageOf, NixcacheError, preview, withoutUser } from "../errors.ts";
 import { parseNarInfo } from "../nar/narinfo.ts";
 import { storeHashOf } from "../nar/store-path.ts";
 import { encodingOf, readText, watched } from "./body.ts";
+import { CACHE_INFO_PATH, MAX_CACHE_INFO_BYTES, parseCacheInfo } from "./cache-info.ts";
 import { UpstreamFailure } from "./failure.ts";
 
 export interface Upstream {
@@ -53,7 +55,13 @@ export interface UpstreamOptions {
   readonly userAgent: string;
 }
 
-const ABSENT = new Set([401, 403, 404, 407, 410]);
+const ABSENT = new Set([404, 410]);
+
+/** "Absent" where the cache can be read, "you may not" where it cannot. */
+const DENIED = new Set([401, 403, 407]);
+
+/** How long a cache that could be read counts as one that can be, in milliseconds. */
+const READABLE_MS = 5 * 60_000;
 
 /** A narinfo is a few KiB; more than this is something else. */
 const MAX_NARINFO_BYTES = 1024 * 1024;
@@ -62,6 +70,24 @@ const MAX_NARINFO_BYTES = 1024 * 1024;
 export function openUpstream(url: string, options: UpstreamOptions): Upstream {
   const { base, authorization } = parseUpstreamUrl(url);
   const { fetch, timeoutMs, stallMs, userAgent } = options;
+  /** Whether its nix-cache-info could be read, and until when that is believed. */
+  let readable: { readonly answer: Promise<boolean>; until: number } | undefined;
+
+  /** @throws `unreachable` when its nix-cache-info cannot be had */
+  function isReadable(): Promise<boolean> {
+    if (readable !== undefined && performance.now() < readable.until) return readable.answer;
+    const asked = { answer: ask(CACHE_INFO_PATH, { method: "GET" }).then(isCacheInfo), until: Infinity };
+    readable = asked;
+    asked.answer.then(
+      (yes) => {
+        asked.until = yes ? performance.now() + READABLE_MS : 0;
+      },
+      () => {
+        asked.until = 0;
+      },
+    );
+    return asked.answer;
+  }
 
   async function ask(path: string, init: UpstreamRequest): Promise<Response | undefined> {
     const what = `${init.method} ${base}/${path}`;
@@ -95,6 +121,7 @@ export function openUpstream(url: string, options: UpstreamOptions): Upstream {
     if (status === 200 || (ranged && (status === 206 || status === 416))) return response;
     await response.body?.cancel();
     if (ABSENT.has(status)) return undefined;
+    if (DENIED.has(status) && path !== CACHE_INFO_PATH && (await isReadable())) return undefined;
     const retryAfter = headers.get("retry-after");
     throw new UpstreamFailure(`${what}: got status ${status}`, { status, retryAfter });
   }
@@ -144,6 +171,18 @@ export function openUpstream(url: string, options: UpstreamOptions): Upstream {
       }
     },
   };
+}
+
+/** Whether an answer is that of a cache, and not a page to sign in at. */
+async function isCacheInfo(response: Response | undefined): Promise<boolean> {
+  if (response === undefined) return false;
+  try {
+    parseCacheInfo(await readText(response, MAX_CACHE_INFO_BYTES));
+    return true;
+  } catch (error) {
+    if (error instanceof NixcacheError) return false;
+    throw error;
+  }
 }
 
 /** The Content-Length, where there is one that can be counted. */

@@ -9,6 +9,7 @@ const HARMFUL = {
   "nar-corrupt": "a NAR is not what its narinfo says",
   "file-corrupt": "a listing or a build log is not what it should be",
   "reference-missing": "a reference is in no generation and no upstream",
+  "reference-refused": "a path is signed, and what it refers to is not: publish that with the key as well",
   "signature-bad": "a signature is not good for its key",
 } as const;
 

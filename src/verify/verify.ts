@@ -2,19 +2,21 @@
  * Verifying a cache: that everything its generations promise is there and right. Reads the segments, which are
  * the truth, never the local index.
  */
+import type { KeyRing } from "../cache/builds.ts";
 import { allParts, type Entry, type EntryLine, entryOf, filesBeside, withoutFiles } from "../cache/entry.ts";
 import { segmentTag, V1_TAG } from "../cache/tags.ts";
 import { mapConcurrently } from "../concurrency.ts";
 import { isContentAddressed } from "../nar/content-address.ts";
 import { parseSignature, verifyNarInfo } from "../nar/signature.ts";
-import { type PublicKey, parsePublicKey } from "../nar/signing-key.ts";
+import { type PublicKey, parsePublicKey, publicKeysAmong } from "../nar/signing-key.ts";
 import type { Digest } from "../oci/digest.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
 import { refresh } from "../protocol/refresh.ts";
 import type { Upstream } from "../upstream/client.ts";
-import { mayHave } from "../upstream/may-have.ts";
+import { UpstreamQuestions } from "../upstream/questions.ts";
 import { checkBlobs, checkFiles, checkNars } from "./deep.ts";
 import type { Finding } from "./finding.ts";
+import { refusedReferences } from "./refused.ts";
 import { readSegments, type Segments } from "./segments.ts";
 
 export interface VerifyContext extends ProtocolContext {
@@ -87,6 +89,7 @@ export async function verify(
   }
   findings.push(...(await missingReferences(context, lines)));
   const signatures = checkSignatures(lines, knownKeys(context, segments));
+  findings.push(...refusedReferences(lines, keyRing(context, segments)));
   findings.push(...signatures.findings, ...(await uncovered(context, segments)));
   return {
     segments,
@@ -117,6 +120,11 @@ function knownKeys({ keys }: VerifyContext, { readable }: Segments): PublicKey[]
   return [...keys, ...[...texts].map((text) => parsePublicKey(text, "publish record"))];
 }
 
+function keyRing({ keys }: VerifyContext, { readable }: Segments): KeyRing {
+  const named = new Set(readable.flatMap(({ record }) => record.keys));
+  return { given: keys, named: publicKeysAmong(named) };
+}
+
 function checkSignatures(lines: readonly EntryLine[], keys: readonly PublicKey[]) {
   const findings: Finding[] = [];
   let unsigned = 0;
@@ -144,11 +152,15 @@ async function missingReferences(context: VerifyContext, lines: readonly EntryLi
       if (!present.has(hash)) wanted.set(hash, { reference, from: entry });
     }
   }
+  const questions = new UpstreamQuestions(context.upstreams, {
+    ...{ signal: context.signal, warn: context.warn },
+    consequence: "so it may have what is missing",
+  });
   const findings = await mapConcurrently(
     [...wanted],
     context.concurrency,
     async ([hash, { reference, from }]) => {
-      if (await mayHave(context.upstreams, hash, context)) return [];
+      if ((await questions.ask(hash)) !== "absent") return [];
       const detail = `${reference} is neither in the cache nor upstream`;
       return [{ kind: "reference-missing", subject: from.info.storePath, detail } as const];
     },

@@ -18,7 +18,7 @@ import {
 import { openWorld, packRelease, type Seed, type Surroundings, serveFiles } from "../support/docs-world.ts";
 import { Cleanup } from "../support/lease.ts";
 import { describeWith, openNix } from "../support/needs.ts";
-import { shellDerivation, type TestNix } from "../support/nix.ts";
+import { nixAtLeast, shellDerivation, type TestNix } from "../support/nix.ts";
 import { startRegistry } from "../support/registry.ts";
 
 const cleanup = new Cleanup();
@@ -131,8 +131,9 @@ describeWith(["nix"], "configuration", () => {
       text.replaceAll(/\bme-(\d):…/g, (_, n) => key.replace("1", n)),
     );
     const env = { NIX_USER_CONF_FILES: file };
-    const shown = await nix.run("nix", ["show-config"], { env });
-    const said = await nix.run("sh", ["-c", "nix show-config 2>&1 > /dev/null"], { env });
+    const show = nixAtLeast("2.20") ? "config show" : "show-config";
+    const shown = await nix.run("nix", show.split(" "), { env });
+    const said = await nix.run("sh", ["-c", `nix ${show} 2>&1 > /dev/null`], { env });
     expect(said).toBe("");
     for (const [, extra, name = "", value = ""] of text.matchAll(/^(extra-)?([\w-]+) = (.*)$/gm)) {
       const line = shown.split("\n").find((line) => line.startsWith(`${name} =`));

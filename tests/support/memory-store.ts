@@ -5,6 +5,7 @@
  */
 import { NixcacheError } from "../../src/errors.ts";
 import { type Digest, digestOf } from "../../src/oci/digest.ts";
+import { fileError } from "../../src/oci/layout-files.ts";
 import { decodeManifest } from "../../src/oci/manifest.ts";
 import type { BlobSource, Store, StoredManifest } from "../../src/oci/store.ts";
 
@@ -48,7 +49,9 @@ export class MemoryStore implements Store {
   async writeBlob(source: BlobSource): Promise<void> {
     await this.#call("writeBlob", source.digest);
     const bytes =
-      "file" in source.content ? await Bun.file(source.content.file).bytes() : new Uint8Array(source.content);
+      "file" in source.content
+        ? await readFile(source.content.file)
+        : new Uint8Array(source.content as Uint8Array);
     if (digestOf(bytes) !== source.digest || bytes.length !== source.size) {
       throw new NixcacheError("corrupt", `memory: blob ${source.digest} has other bytes`);
     }
@@ -109,6 +112,15 @@ export class MemoryStore implements Store {
 
   tagsOf(prefix: string): string[] {
     return [...this.tags.keys()].filter((tag) => tag.startsWith(prefix)).sort();
+  }
+}
+
+/** As the stores read it. */
+async function readFile(file: string): Promise<Uint8Array> {
+  try {
+    return await Bun.file(file).bytes();
+  } catch (error) {
+    throw fileError("read", file, error);
   }
 }
 

@@ -4,15 +4,17 @@ import type { PathInfo } from "../../src/nix/store.ts";
 import type { Dump } from "../../src/publish/nar-file.ts";
 import { storeHash } from "./protocol.ts";
 
-/** Deterministic bytes that hardly compress. */
+/** Deterministic bytes that do not compress: xorshift32, seeded by the name. Some 0.5 ms a MiB. */
 export function noise(name: string, size: number): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(size);
-  let block = new Bun.CryptoHasher("sha512").update(name).digest();
-  for (let at = 0; at < size; at += block.length) {
-    bytes.set(block.subarray(0, size - at), at);
-    block = new Bun.CryptoHasher("sha512").update(block).digest();
+  const words = new Uint32Array(Math.ceil(size / 4));
+  let word = Bun.hash.crc32(name) || 1;
+  for (let at = 0; at < words.length; at++) {
+    word ^= word << 13;
+    word ^= word >>> 17;
+    word ^= word << 5;
+    words[at] = word;
   }
-  return bytes;
+  return new Uint8Array(words.buffer, 0, size);
 }
 
 export function pathOf(name: string): string {

@@ -8,12 +8,12 @@ import type { Host } from "../../src/host.ts";
 import { encodeBase32 } from "../../src/nar/base32.ts";
 import { formatNarInfo, type NarInfo } from "../../src/nar/narinfo.ts";
 import type { SecretKey } from "../../src/nar/signing-key.ts";
+import type { Store } from "../../src/oci/store.ts";
 import { Committer } from "../../src/receive/committer.ts";
 import { Journal } from "../../src/receive/journal.ts";
 import { createReceiver } from "../../src/receive/receiver.ts";
 import { createGuard } from "../../src/serve/guard.ts";
 import { route } from "../../src/serve/route.ts";
-import type { MemoryStore } from "./memory-store.ts";
 import { party, storeHash, type TestParty } from "./protocol.ts";
 import { noise } from "./publish.ts";
 
@@ -30,7 +30,7 @@ export interface ReceivingOptions {
   readonly host?: Pick<Host, "sleep">;
 }
 
-export function receiving(store: MemoryStore, options: ReceivingOptions = {}) {
+export function receiving(store: Store, options: ReceivingOptions = {}) {
   const machine = options.machine ?? party(store);
   const folder = options.folder ?? mkdtempSync(join(tmpdir(), "nixcache-test-journal-"));
   const journal = Journal.open(folder, store, machine.host.now);

@@ -1,4 +1,5 @@
 /** A double of an upstream cache: it gives files that it was told of, and fails when it shall. */
+import type { Upstream } from "../../src/upstream/client.ts";
 import { startWire } from "./wire.ts";
 
 /** `refuses` answers 503 to everything; `breaks` breaks the bodies of NARs off in the middle. */
@@ -23,4 +24,14 @@ export async function startUpstreamDouble(files: ReadonlyMap<string, Buffer>): P
   });
   const double: UpstreamDouble = { url: `http://${host}`, mood: "answers", close };
   return double;
+}
+
+/** An upstream in memory: what `narinfo` says, and the nix-cache-info without which no "no" of its counts. */
+export function memoryUpstream(url: string, narinfo: Upstream["narinfo"]): Upstream {
+  const info = "StoreDir: /nix/store\nPriority: 40\n";
+  return {
+    url,
+    narinfo,
+    request: async (path) => (path === "nix-cache-info" ? new Response(info) : undefined),
+  };
 }

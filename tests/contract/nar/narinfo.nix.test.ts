@@ -11,6 +11,7 @@ import { dumpNar } from "../../../src/nar/dump.ts";
 import { createHasher } from "../../../src/nar/hash.ts";
 import { formatNarInfo, parseNarInfo } from "../../../src/nar/narinfo.ts";
 import { parseStorePath } from "../../../src/nar/store-path.ts";
+import { parsePathInfoJson } from "../../../src/nix/path-info.ts";
 import { describeWithNix, PrivateNix } from "./nix.ts";
 
 describeWithNix("narinfo", () => {
@@ -133,15 +134,7 @@ describeWithNix("narinfo", () => {
     const theirs = nix.run(["nix", "path-info", "--store", `file://${cache}`, "--json", "--all"]);
     const original = nix.run(["nix", "path-info", "--json", "--all"]);
     const strip = (text: string): unknown =>
-      (
-        JSON.parse(text) as {
-          path: string;
-          narHash: string;
-          narSize: number;
-          references: string[];
-          ca?: string;
-        }[]
-      )
+      parsePathInfoJson(text, nix.storeDir)
         .map(({ path, narHash, narSize, references, ca }) => ({ path, narHash, narSize, references, ca }))
         .sort((left, right) => (left.path < right.path ? -1 : 1));
     expect(strip(theirs)).toEqual(strip(original));

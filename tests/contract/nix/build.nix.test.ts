@@ -114,8 +114,9 @@ describe.skipIf(!hasNix())("the real Nix", () => {
       const states: BuildState[] = [];
       const second = await buildAll(nix, fine, { onState: (state) => states.push(state()) });
       expect(second.byName).toMatchObject({ also: { status: "present" }, good: { status: "built" } });
-      expect(Math.max(...states.map(({ expected }) => expected))).toBe(1);
-      expect(states.some(({ running }) => running.includes("good"))).toBe(true);
+      expect(new Set(states.flatMap(({ running }) => running))).toEqual(new Set(["good"]));
+      // For a moment 2.34 counts what it has just built twice.
+      expect(states.map(({ expected }) => expected)).toContain(1);
       expect(states.at(-1)?.built).toBe(1);
 
       // Nothing is left to do, so Nix is not even started.

@@ -207,7 +207,9 @@ describeWith(["nix"], "the Nix package", () => {
     async function fetches(attribute: string): Promise<Fetch[]> {
       const drv = (await instantiate(attribute)).trim();
       const shown = JSON.parse(await nix.run("nix", ["show-derivation", "--recursive", drv]));
-      return Object.values(shown as Record<string, { env: Record<string, string>; outputs: object }>)
+      // Newer versions put them below a key.
+      const derivations = shown.derivations ?? shown;
+      return Object.values(derivations as Record<string, { env: Record<string, string> }>)
         .filter(({ env }) => env.outputHash !== undefined && env.outputHash !== "")
         .map(({ env }) => ({ url: env.url ?? "", hash: env.outputHash ?? "" }));
     }

@@ -56,6 +56,21 @@ error:
     "Failed assertions: - services.x: Set y.",
   ],
   ["an error without a word", "error:\n", "error:"],
+  [
+    "Nix 2.26 on: an assertion that two things are the same",
+    `error:
+       … while evaluating the condition of the assertion '(a == { x = 3; })'
+         at «string»:1:20:
+            1| let a = {x=1;}; in assert a == {x=3;}; 3
+             |                    ^
+
+       … while comparing attribute 'x'
+
+       (stack trace truncated; use '--show-trace' to show the full, detailed trace)
+
+       error: an integer with value '1' is not equal to an integer with value '3'`,
+    "assertion failed: an integer with value '1' is not equal to an integer with value '3'",
+  ],
   ["no error at all", "what is this\n", "what is this"],
   ["nothing", "", ""],
   [
@@ -65,6 +80,19 @@ error:
   ],
 ])("%s", (_, text, expected) => {
   expect(shortError(text.split("\n"))).toBe(expected);
+});
+
+test.each([
+  "string '\"a\"' is not equal to string '\"b\"'",
+  "list of size '1' is not equal to list of size '2', left hand side is '[ 1 ]', right hand side is '[ 2 3 ]'",
+  "attribute name 'a' is contained in '{ a = 1; }', but not in '{ b = 1; }'",
+  "null of value 'null' is not equal to an integer of value '1'",
+  "boolean 'true' is not equal to boolean 'false'",
+  "a function of value '«lambda @ «string»:1:9»' is not equal to an integer of value '1'",
+])("%s, of an assertion", (error) => {
+  expect(shortError(["error:", "       … while evaluating x", "", `       error: ${error}`])).toBe(
+    `assertion failed: ${error}`,
+  );
 });
 
 test("long ones are cut", () => {

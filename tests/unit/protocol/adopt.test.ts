@@ -22,6 +22,7 @@ import type { Upstream } from "../../../src/upstream/client.ts";
 import { MemoryStore } from "../../support/memory-store.ts";
 import { commitNames, party, storeHash, type TestParty } from "../../support/protocol.ts";
 import { pathOf, type TestPath, testClosure } from "../../support/publish.ts";
+import { memoryUpstream } from "../../support/upstream-double.ts";
 import { bent, pushV1, V1_KEY, V1_PUBLIC_KEY, type V1Path, v1Path } from "../../support/v1-cache.ts";
 
 const A = v1Path("a");
@@ -174,7 +175,7 @@ describe("what is broken is left out with what needs it, and listed", () => {
       if (fails) throw new NixcacheError("unreachable", "no answer");
       return names.map(storeHash).includes(hash) ? "StorePath: …" : undefined;
     };
-    return { url: "https://up.example", asked, narinfo, request: async () => undefined };
+    return { ...memoryUpstream("https://up.example", narinfo), asked };
   };
 
   const D = v1Path("d", ["c"]);

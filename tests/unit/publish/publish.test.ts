@@ -11,10 +11,10 @@ import { Compressor } from "../../../src/publish/nar-file.ts";
 import { type PublishContext, publish } from "../../../src/publish/publish.ts";
 import { readNar } from "../../../src/serve/nar.ts";
 import { silentProgress } from "../../../src/terminal/progress.ts";
-import type { Upstream } from "../../../src/upstream/client.ts";
 import { MemoryStore } from "../../support/memory-store.ts";
 import { party, storeHash, type TestParty } from "../../support/protocol.ts";
 import { noise, pathOf, type TestPath, testClosure } from "../../support/publish.ts";
+import { memoryUpstream } from "../../support/upstream-double.ts";
 
 const KEY = generateSecretKey("test-1", new Uint8Array(32).fill(7));
 const ORIGIN = { tool: "test", source: "paths", roots: {} };
@@ -297,25 +297,19 @@ describe("publish", () => {
     const store = new MemoryStore();
     const paths = Array.from({ length: 20 }, (_, i) => ({ name: `p-${i}` }));
     const asked: string[] = [];
-    const upstream: Upstream = {
-      url: "https://upstream",
-      request: async () => undefined,
-      narinfo: async (hash) => {
-        asked.push(hash);
-        return hash === storeHash("p-1") ? "StorePath: …" : undefined;
-      },
-    };
-    const dead: Upstream = {
-      url: "https://dead",
-      request: async () => undefined,
-      narinfo: async () => {
-        throw new NixcacheError("unreachable", "no route");
-      },
-    };
+    const upstream = memoryUpstream("https://upstream", async (hash) => {
+      asked.push(hash);
+      return hash === storeHash("p-1") ? "StorePath: …" : undefined;
+    });
+    const dead = memoryUpstream("https://dead", async () => {
+      throw new NixcacheError("unreachable", "no route");
+    });
     const { result, warnings } = await publishTo(store, paths, { upstreams: [dead, upstream] });
     expect(result.paths).toEqual({ closure: 20, upstream: 1, restated: 0, uploaded: 19 });
     expect(asked).toHaveLength(20);
-    expect(warnings).toHaveLength(1);
+    expect(warnings).toEqual([
+      "upstream https://dead cannot be asked, so nothing is left out for it: no route",
+    ]);
     expect(await readBack(store, "p-1")).toBeUndefined();
   });
 

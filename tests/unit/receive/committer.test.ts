@@ -1,11 +1,14 @@
 /** What becomes of accepted uploads: batches, generations, restarts, and a store that fails. */
 import { describe, expect, test } from "bun:test";
-import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { entryOf } from "../../../src/cache/entry.ts";
+import { realHost } from "../../../src/context.ts";
 import { NixcacheError } from "../../../src/errors.ts";
 import { formatNarInfo } from "../../../src/nar/narinfo.ts";
-import { digestOf } from "../../../src/oci/digest.ts";
+import { type Digest, digestOf } from "../../../src/oci/digest.ts";
+import { openLayout } from "../../../src/oci/layout.ts";
+import type { Store } from "../../../src/oci/store.ts";
 import { readNarFile } from "../../../src/protocol/nar-file.ts";
 import { refresh } from "../../../src/protocol/refresh.ts";
 import { MAX_BATCH_PATHS } from "../../../src/receive/batch.ts";
@@ -14,9 +17,10 @@ import { type Piece, planBlobs } from "../../../src/receive/pieces.ts";
 import { MemoryStore } from "../../support/memory-store.ts";
 import { party } from "../../support/protocol.ts";
 import { receiving, type UploadedPath, uploadedPath } from "../../support/receive.ts";
+import { temporaryFolder } from "../../support/temporary-folder.ts";
 
 /** Everything that a reader with an index of its own needs for a path is in the store. */
-async function expectCommitted(store: MemoryStore, paths: readonly UploadedPath[]): Promise<void> {
+async function expectCommitted(store: Store, paths: readonly UploadedPath[]): Promise<void> {
   using reader = party(store);
   await refresh(reader, { list: true });
   for (const { hash, file, info, bytes } of paths) {
@@ -123,6 +127,95 @@ describe("a batch", () => {
     await again.commit();
     await expectCommitted(store, [one, two]);
   });
+});
+
+describe("a file of the journal that the disk has changed", () => {
+  /** Uploads one path of each size, changes its file, and another one that stays as it is. */
+  async function spoil(
+    server: ReturnType<typeof receiving>,
+    path: UploadedPath,
+    change: (file: string, bytes: Buffer) => void,
+  ) {
+    const whole = uploadedPath("whole");
+    for (const upload of [path, whole]) expect((await server.upload(upload)).status).toBe(201);
+    const file = server.journal.blobFile(digestOf(path.bytes));
+    change(file, readFileSync(file));
+    await server.commit();
+    return whole;
+  }
+
+  const flip = (file: string, bytes: Buffer) => {
+    bytes[bytes.length >> 1] = (bytes[bytes.length >> 1] as number) ^ 1;
+    writeFileSync(file, bytes);
+  };
+  const cut = (file: string, bytes: Buffer) => writeFileSync(file, bytes.subarray(0, -1));
+  const remove = (file: string) => rmSync(file);
+
+  test.each([
+    ["in a pack", 700, flip],
+    ["in a pack, cut off", 700, cut],
+    ["in a pack, gone", 700, remove],
+    ["for itself", 1_900_000, flip],
+    ["for itself, cut off", 1_900_000, cut],
+    ["for itself, gone", 1_900_000, remove],
+    ["in several parts", 4_500_000, flip],
+    ["in several parts, cut off", 4_500_000, cut],
+    ["in several parts, gone", 4_500_000, remove],
+  ])("%s, is not committed, keeps nothing else back, and can be sent again", async (_, size, change) => {
+    using folder = temporaryFolder();
+    for (const store of [new MemoryStore(), openLayout(join(folder.path, "cache"), { host: realHost })]) {
+      using machine = party(store);
+      using server = receiving(store, { partBytes: 2_000_000, machine });
+      const path = uploadedPath("spoilt", { size });
+      const whole = await spoil(server, path, change);
+      await expectCommitted(store, [whole]);
+      expect(machine.database.view.narinfo(path.hash)).toBeUndefined();
+      expect(server.logged.filter((line) => line.includes("the disk has changed"))).toEqual([
+        expect.stringContaining(path.info.storePath),
+      ]);
+      // Nobody is told any more that it is here.
+      expect(server.writer.view.narinfo(path.hash)).toBeUndefined();
+      expect(server.writer.keepsNar(path.file)).toBe(false);
+      using again = receiving(store, { partBytes: 2_000_000, machine });
+      expect((await again.upload(path)).status).toBe(201);
+      await again.commit();
+      await expectCommitted(store, [whole, path]);
+    }
+  });
+
+  test("beside a NAR costs nothing but itself", async () => {
+    const store = new MemoryStore();
+    using server = receiving(store);
+    const path = uploadedPath("a");
+    await server.put(`${path.hash}.ls`, "{}");
+    const listing = server.journal.file(`${path.hash}.ls`);
+    await spoil(server, path, () => flip(...fileOf(server, listing?.digest as Digest)));
+    await expectCommitted(store, [path]);
+    expect(server.machine.database.view.listing(path.hash)).toBeUndefined();
+  });
+
+  test("or lost while no server ran, is not answered for, and can be sent again", async () => {
+    const store = new MemoryStore();
+    using server = receiving(store);
+    const [path, whole] = [uploadedPath("lost"), uploadedPath("whole")];
+    for (const upload of [path, whole]) await server.upload(upload);
+    rmSync(server.journal.blobFile(digestOf(path.bytes)));
+    server.journal[Symbol.dispose]();
+    using next = receiving(store, { folder: server.folder, machine: server.machine });
+    await next.commit();
+    await expectCommitted(store, [whole]);
+    expect(next.writer.view.narinfo(path.hash)).toBeUndefined();
+    expect(next.logged.join("\n")).toContain(path.info.storePath);
+    using again = receiving(store, { machine: server.machine });
+    await again.upload(path);
+    await again.commit();
+    await expectCommitted(store, [whole, path]);
+  });
+
+  function fileOf(server: ReturnType<typeof receiving>, digest: Digest): [string, Buffer] {
+    const file = server.journal.blobFile(digest);
+    return [file, readFileSync(file)];
+  }
 });
 
 test("listing, log, realisation and debuginfo go with their entry, whenever they come", async () => {
@@ -311,6 +404,32 @@ test("a generation that the list does not show yet is not committed again", asyn
   expect(store.tagsOf("seg-")).toHaveLength(1);
   expect(server.journal.totals()).toEqual({ paths: 0, bytes: 0 });
   await expectCommitted(store, [path]);
+});
+
+test("aborted, it ends at once, also while a generation is not shown yet", async () => {
+  const store = new MemoryStore();
+  const stop = new AbortController();
+  using machine = party(store);
+  using server = receiving(store, { machine: { ...machine, signal: stop.signal } });
+  const path = uploadedPath("a");
+  await server.upload(path);
+  let looks = 0;
+  const { now } = machine.host;
+  machine.host.now = () => {
+    // Whoever goes round and round comes by here.
+    if (stop.signal.aborted && ++looks > 100) throw new Error("it does not end");
+    return now();
+  };
+  store.before = (call, subject) => {
+    stop.signal.throwIfAborted();
+    if (call === "writeManifest" && subject.startsWith("seg-")) store.hidden.add(subject);
+    // After the commit the tags are listed again.
+    if (call === "listTags" && store.hidden.size > 0 && machine.host.time > start + 30_000) stop.abort();
+  };
+  const start = machine.host.time;
+  await server.committer.run();
+  expect(stop.signal.aborted).toBe(true);
+  expect(server.journal.totals().paths).toBe(1);
 });
 
 test("a store that fails: the journal stays, answers, and is committed once the store is back", async () => {

@@ -1,13 +1,15 @@
 /** Which uploads are accepted, and what becomes of those that are not. */
-import { describe, expect, test } from "bun:test";
-import { readdirSync } from "node:fs";
+import { describe, expect, spyOn, test } from "bun:test";
+import { mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { brotliCompressSync } from "node:zlib";
+import { NixcacheError } from "../../../src/errors.ts";
 import type { Host } from "../../../src/host.ts";
 import { encodeBase32 } from "../../../src/nar/base32.ts";
 import { formatNarInfo, type NarInfo, parseNarInfo } from "../../../src/nar/narinfo.ts";
 import { verifyNarInfo } from "../../../src/nar/signature.ts";
 import { generateSecretKey, KEY_SIZE, publicKeyOf } from "../../../src/nar/signing-key.ts";
+import { digestOf } from "../../../src/oci/digest.ts";
 import { readNarFile } from "../../../src/protocol/nar-file.ts";
 import { refresh } from "../../../src/protocol/refresh.ts";
 import { MemoryStore } from "../../support/memory-store.ts";
@@ -324,6 +326,37 @@ test("a realisation is refused under another's name", async () => {
   expect((await server.put("realisations/sha256:1!out.doi", body)).status).toBe(400);
   expect((await server.put("realisations/sha256:0!out.doi", body)).status).toBe(201);
   expect((await server.put("realisations/sha256:0!out.doi", body)).status).toBe(200);
+});
+
+describe("what is not the client's fault", () => {
+  test("such as a damaged index is no 400, and told here as well", async () => {
+    using server = receiving(new MemoryStore());
+    expect((await server.put(`nar/${path.file}`, path.bytes)).status).toBe(201);
+    const { view } = server.machine.database;
+    using _ = spyOn(view, "narinfo").mockImplementation(() => {
+      throw new NixcacheError("corrupt", "the index is damaged");
+    });
+    const { status, text } = await server.put(`${path.hash}.narinfo`, formatNarInfo(path.info));
+    expect([status, text]).toEqual([403, "an upload could not be stored: the index is damaged\n"]);
+    expect(server.logged).toEqual(["an upload could not be stored: the index is damaged"]);
+    // And what is the client's fault is not told here.
+    expect((await server.put(`${path.hash}.narinfo`, "StorePath: nowhere\n")).status).toBe(400);
+    expect(server.logged).toHaveLength(1);
+  });
+
+  test("such as a file that cannot get its place leaves none in the making", async () => {
+    using server = receiving(new MemoryStore());
+    for (const [target, body] of [
+      [`nar/${path.file}`, path.bytes],
+      [`${path.hash}.ls`, Bun.zstdCompressSync("{}")],
+    ] as const) {
+      const sent = digestOf(target.startsWith("nar/") ? body : Bun.zstdCompressSync(body));
+      mkdirSync(join(server.journal.blobFile(sent), "in-the-way"), { recursive: true });
+      expect((await server.put(target, body)).status).toBe(403);
+      expect(readdirSync(join(server.folder, "drafts"))).toEqual([]);
+      expect(server.journal.totals().bytes).toBe(0);
+    }
+  });
 });
 
 test("nix-cache-info is accepted and changes nothing", async () => {

@@ -19,6 +19,7 @@ import { verify } from "../../../src/verify/verify.ts";
 import { MemoryStore } from "../../support/memory-store.ts";
 import { party, storeHash, type TestParty, testEntry, testRecord } from "../../support/protocol.ts";
 import { noise, pathOf, type TestPath, testClosure } from "../../support/publish.ts";
+import { memoryUpstream } from "../../support/upstream-double.ts";
 
 const KEY = generateSecretKey("test-1", new Uint8Array(32).fill(7));
 
@@ -246,11 +247,8 @@ describe("verify", () => {
       [entry.blob],
     );
     await fold(machine);
-    const upstream = (answer: () => Promise<string | undefined>): Upstream => ({
-      url: "https://upstream",
-      request: async () => undefined,
-      narinfo: answer,
-    });
+    const upstream = (answer: () => Promise<string | undefined>) =>
+      memoryUpstream("https://upstream", answer);
     const has = upstream(async () => "StorePath: …");
     const hasNot = upstream(async () => undefined);
     const dead = upstream(async () => {
@@ -264,7 +262,9 @@ describe("verify", () => {
     ] as const) {
       expect((await check(machine, false, [...upstreams])).findings).toHaveLength(count);
     }
-    expect(machine.warnings).toHaveLength(1);
+    expect(machine.warnings).toEqual([
+      "upstream https://upstream cannot be asked, so it may have what is missing: down",
+    ]);
   });
 
   test("a segment whose index layer is gone or damaged is found; the repair ends it, and readers read again", async () => {
