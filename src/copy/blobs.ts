@@ -5,13 +5,14 @@
  */
 import type { BlobReference } from "../cache/manifests.ts";
 import { Semaphore } from "../concurrency.ts";
+import { NixcacheError } from "../errors.ts";
 import type { Digest } from "../oci/digest.ts";
 import { discardBlob } from "../oci/spool.ts";
 import type { BlobSource, Store } from "../oci/store.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
 import { fetchBlob } from "../protocol/fetch-blob.ts";
 import type { GenerationWriter } from "../protocol/generation.ts";
-import { damaged } from "./source.ts";
+import { fromSource, SourceDamaged } from "./source.ts";
 
 /** Each may have a part of 1 GiB in a temporary file. */
 const TRANSFERS_AT_ONCE = 4;
@@ -56,7 +57,7 @@ export class BlobCopier {
   /**
    * Brings a blob to the destination, unless this did so before.
    * @param at its bytes, where they were fetched already; the caller keeps them
-   * @throws `corrupt` when the source has no such blob, or other bytes
+   * @throws SourceDamaged when the source has no such blob, or other bytes
    */
   async copy(blob: BlobReference, at?: BlobSource): Promise<void> {
     const { digest } = blob;
@@ -107,18 +108,37 @@ export class BlobCopier {
     const { store, spool, signal } = this.#context;
     const source = this.#source;
     if (at !== undefined) return store.writeBlob(at, { signal });
+    const absent = () => new SourceDamaged(`${source.name}: the blob ${digest} is absent`);
     if (source.blobFile !== undefined) {
-      const found = await source.statBlob(digest, { signal });
-      if (found === undefined) throw damaged(`${source.name}: the blob ${digest} is absent`);
+      const found = await fromSource(() => source.statBlob(digest, { signal }));
+      if (found === undefined) throw absent();
       const content = { file: source.blobFile(digest), foreign: true };
-      return store.writeBlob({ digest, size, content }, { signal });
+      await store.writeBlob({ digest, size, content }, { signal }).catch(async (error) => {
+        // It may be either one's damage: the file is read while it is written there.
+        if (error instanceof NixcacheError && error.code === "corrupt") await this.#checkSource(digest);
+        throw error;
+      });
+      return;
     }
-    const blob = await fetchBlob(source, spool, { digest, size }, "blob", { signal });
-    if (blob === undefined) throw damaged(`${source.name}: the blob ${digest} is absent`);
+    const blob = await fromSource(() => fetchBlob(source, spool, { digest, size }, "blob", { signal }));
+    if (blob === undefined) throw absent();
     try {
       await store.writeBlob(blob, { signal });
     } finally {
       discardBlob(blob);
     }
+  }
+
+  /** @throws SourceDamaged unless the source has every byte of the blob */
+  async #checkSource(digest: Digest): Promise<void> {
+    const { name } = this.#source;
+    const { signal } = this.#context;
+    const found = await fromSource(async () => {
+      const hasher = new Bun.CryptoHasher("sha256");
+      for await (const chunk of (await this.#source.readBlob(digest, { signal })) ?? []) hasher.update(chunk);
+      return hasher.digest("hex");
+    });
+    if (`sha256:${found}` === digest) return;
+    throw new SourceDamaged(`${name}: the blob ${digest} has bytes with the SHA-256 ${found}`);
   }
 }

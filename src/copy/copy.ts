@@ -23,7 +23,7 @@ import { statTag } from "../protocol/tagged.ts";
 import { BlobCopier, type CopiedBlobs } from "./blobs.ts";
 import { type Destination, hasHolds, writeGeneration } from "./generation.ts";
 import { copyRoot } from "./root.ts";
-import { type HoldTags, readGeneration } from "./source.ts";
+import { fromSource, type HoldTags, readGeneration, SourceDamaged } from "./source.ts";
 
 /** Small generations are a few requests one after the other. */
 const GENERATIONS_AT_ONCE = 4;
@@ -190,7 +190,7 @@ class GenerationCopy {
     try {
       return await this.#copy(name);
     } catch (error) {
-      if (!(error instanceof NixcacheError) || error.code !== "corrupt") throw error;
+      if (!(error instanceof SourceDamaged)) throw error;
       // It was alive when the tags were listed; what it alone held may be gone since.
       const { signal } = this.#destination.context;
       const isGone = (await statTag(this.#source, segmentTag(name), { signal })) === undefined;
@@ -209,7 +209,7 @@ class GenerationCopy {
     const { spool, signal } = this.#destination.context;
     const { segments, holds } = this.#from;
     const listed = { segment: segments.get(name) ?? segmentTag(name), holds: holds.get(name) ?? NO_HOLDS };
-    const generation = await readGeneration(this.#source, spool, name, listed, { signal });
+    const generation = await fromSource(() => readGeneration(this.#source, spool, name, listed, { signal }));
     if (generation === undefined) return "gone";
     try {
       await writeGeneration(this.#destination, generation);

@@ -36,7 +36,7 @@ export interface Destination {
   readonly strict: boolean;
 }
 
-/** @throws `corrupt` when the source lacks a blob; `protocol` when the destination does not keep what it took */
+/** @throws SourceDamaged when the source lacks a blob; `protocol` when the destination does not keep what it took */
 export async function writeGeneration(
   { context, copier, keeper, strict }: Destination,
   generation: SourceGeneration,

@@ -48,13 +48,13 @@ export async function readGeneration(
   const where = `${segment.tag} of ${source.name}`;
   const layer = indexLayerOf(segment.manifest, where);
   const index = await fetchLayer(source, spool, layer, options);
-  if (index === undefined) throw damaged(`${where}: its index layer ${layer.digest} is absent`);
+  if (index === undefined) throw new SourceDamaged(`${where}: its index layer ${layer.digest} is absent`);
   try {
     const open = new Map<Digest, BlobReference>();
     const header = await readLayer(index, where, ({ rest }) => {
       for (const { blob, size } of allParts(filesOf(rest, where))) open.set(blob, { digest: blob, size });
     });
-    if (header.kind !== "segment") throw damaged(`${where}: its first layer is a root's`);
+    if (header.kind !== "segment") throw new SourceDamaged(`${where}: its first layer is a root's`);
     for (const { digest } of segment.blobs) open.delete(digest);
     const tagOf = (number: number) => inFormOf(segment.tag, holdTag(name, number));
     const found = await readHolds(source, listed.holds, tagOf, open, options);
@@ -105,8 +105,19 @@ async function readTagged(
   return { tag, stored, manifest, blobs };
 }
 
-export function damaged(message: string): NixcacheError {
-  return new NixcacheError("corrupt", message, {
-    hint: "Run nixcache verify --repair on the cache that is copied.",
-  });
+/** What is copied cannot be had as it should be: no fault of the destination's. */
+export class SourceDamaged extends NixcacheError {
+  constructor(message: string, cause?: unknown) {
+    super("corrupt", message, { hint: "Run nixcache verify --repair on the cache that is copied.", cause });
+  }
+}
+
+/** Runs what reads the source and nothing else. @throws SourceDamaged for what is corrupt there */
+export async function fromSource<T>(read: () => Promise<T>): Promise<T> {
+  try {
+    return await read();
+  } catch (error) {
+    if (!(error instanceof NixcacheError) || error.code !== "corrupt") throw error;
+    throw error instanceof SourceDamaged ? error : new SourceDamaged(error.message, error);
+  }
 }

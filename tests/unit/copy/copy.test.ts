@@ -1,12 +1,17 @@
 /** One cache into another, over stores in memory: what moves, in which order, and what becomes of it when it breaks. */
 import { describe, expect, test } from "bun:test";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { allParts, filesOf } from "../../../src/cache/entry.ts";
 import { holdsFor, indexLayerOf, MAX_BLOBS } from "../../../src/cache/manifests.ts";
 import type { PublishRecord } from "../../../src/cache/record.ts";
 import { generationId, ROOT_TAG } from "../../../src/cache/tags.ts";
+import { realHost } from "../../../src/context.ts";
 import { type CopyReport, copyCache } from "../../../src/copy/copy.ts";
+import { NixcacheError } from "../../../src/errors.ts";
 import { collectGarbage } from "../../../src/gc/gc.ts";
 import type { Digest } from "../../../src/oci/digest.ts";
+import { openLayout } from "../../../src/oci/layout.ts";
 import { decodeManifest, EMPTY_CONFIG } from "../../../src/oci/manifest.ts";
 import type { Store } from "../../../src/oci/store.ts";
 import { endGenerations, sweep } from "../../../src/protocol/end.ts";
@@ -24,6 +29,9 @@ import {
   testRecord,
   viewOf,
 } from "../../support/protocol.ts";
+import { withDouble } from "../../support/registry-double.ts";
+import { temporaryFolder } from "../../support/temporary-folder.ts";
+import { openDouble } from "../oci/network.ts";
 
 const HOUR = 3_600_000;
 const DAY = 24 * HOUR;
@@ -318,6 +326,41 @@ describe("a copy that cannot have everything", () => {
       expect(await checkWhole(to)).toEqual([`seg-${first}`, `seg-${third}`]);
       expect(to.blobs.has(digest)).toBe(false);
     }
+  });
+
+  test("stops at damage of the destination, which is none of the source's", async () => {
+    for (const failing of ["statBlob", "writeBlob", "writeManifest", "statManifest"]) {
+      const [from, to] = [new MemoryStore(), new MemoryStore()];
+      using publisher = party(from);
+      await fill(publisher);
+      to.before = (call) => {
+        if (call === failing) throw new NixcacheError("corrupt", "index.json is damaged");
+      };
+      using copier = party(to);
+      const error = await copy(from, copier).catch((error) => error);
+      expect([failing, error.code, error.message]).toEqual([failing, "corrupt", "index.json is damaged"]);
+      expect(error.hint).toBeUndefined();
+    }
+  });
+
+  test("gives no file that has changed its old name, wherever it goes to", async () => {
+    const { digest } = testEntry("c").blob;
+    const expectLeftOut = async (folder: string, to: Store, second: string) => {
+      using copier = party(to);
+      const report = await copy(openLayout(join(folder, "from"), { host: realHost }), copier);
+      expect(report.damaged.map(({ generation }) => generation)).toEqual([second]);
+      expect(await to.statBlob(digest)).toBeUndefined();
+    };
+    using folder = temporaryFolder();
+    const from = openLayout(join(folder.path, "from"), { host: realHost });
+    using publisher = party(from);
+    const [, second = ""] = await fill(publisher);
+    writeFileSync(from.blobFile?.(digest) as string, "compressed NAR of x");
+    await expectLeftOut(folder.path, openLayout(join(folder.path, "to"), { host: realHost }), second);
+    await expectLeftOut(folder.path, new MemoryStore(), second);
+    await withDouble((double) =>
+      expectLeftOut(folder.path, openDouble(double, { password: "ghp_secret" }), second),
+    );
   });
 
   test("holds by itself what the source has lost the hold of", async () => {

@@ -43,6 +43,28 @@ async function withFile(
   await body(bytes, file);
 }
 
+test("a file of somebody else's is not uploaded under the digest that it had, whatever the registry checks", () =>
+  withDouble((double) =>
+    withFile(randomBytes(700_000), async (bytes, file) => {
+      let whole = 0;
+      double.faults.push(async ({ method, path }, raw) => {
+        if (method !== "PUT" || !path.includes("/blobs/upload/")) return undefined;
+        const received = await raw.bytes().catch(() => undefined);
+        if (received?.length === bytes.length) whole++;
+        return new Response(null, { status: 201 });
+      });
+      const store = openDouble(double, { password });
+      const source = { digest: digestOf(bytes), size: bytes.length, content: { file, foreign: true } };
+      await store.writeBlob(source);
+      expect(whole).toBe(1);
+      bytes[500_000] = (bytes[500_000] as number) ^ 1;
+      await Bun.write(file, bytes);
+      await expect(store.writeBlob(source)).rejects.toMatchObject({ code: "corrupt" });
+      // The last bytes never went out.
+      expect(whole).toBe(1);
+    }),
+  ));
+
 describe("every failure but 404 is an error, never absence", () => {
   const statuses = [400, 402, 403, 405, 406, 409, 410, 416, 418, 429, 451, 500, 501, 502, 503, 504, 505];
   test.each(statuses)("%d", (status) =>
