@@ -7,8 +7,7 @@
  * A file is written once, under another name until it is whole, and never changes. It is shared: whoever asks for one
  * gets it open, and releases it.
  */
-import { closeSync, fdatasync, fdatasyncSync, fstatSync, openSync, readSync } from "node:fs";
-import { promisify } from "node:util";
+import { closeSync, fdatasync, fdatasyncSync, fstatSync, openSync, readSync, rmSync } from "node:fs";
 import { NixcacheError } from "../errors.ts";
 import { STORE_HASH_LENGTH } from "../nar/store-path.ts";
 import type { Digest } from "../oci/digest.ts";
@@ -29,7 +28,9 @@ import { parseUsualLine } from "./usual-line.ts";
 const NARINFO_START = '{"narinfo":"'.length;
 const [QUOTE, BACKSLASH, LETTER_N, NEWLINE] = [0x22, 0x5c, 0x6e, 0x0a];
 
-const syncFile = promisify(fdatasync);
+function syncFile(fd: number): Promise<void> {
+  return new Promise((resolve, reject) => fdatasync(fd, (error) => (error ? reject(error) : resolve())));
+}
 
 /** Bytes that are read at once where the whole text is. */
 const SCAN_BYTES = 1024 * 1024;
@@ -119,18 +120,33 @@ export class LayerFile {
     this.#closed(this);
   }
 
-  /** Forces it to disk. */
+  /** Forces it to disk. @throws what the disk says; the file is gone then */
   async sync(): Promise<void> {
     this.retain();
     try {
       await syncFile(this.#fd);
+    } catch (error) {
+      this.#spoil();
+      throw error;
     } finally {
       this.release();
     }
   }
 
+  /** As `sync`. */
   syncNow(): void {
-    fdatasyncSync(this.#fd);
+    try {
+      fdatasyncSync(this.#fd);
+    } catch (error) {
+      this.#spoil();
+      throw error;
+    }
+  }
+
+  /** After a failure nobody knows what is on disk: the next update, by any process, reads the layer anew. */
+  #spoil(): void {
+    this.#isDamaged = true;
+    rmSync(this.#path, { force: true });
   }
 
   /** The first rank of a store hash; undefined where there is no line for it. @throws `corrupt` */

@@ -32,9 +32,11 @@ export class Settling {
       for (const file of files) file.syncNow();
       if (files.length > 0) this.#mark(files);
     } catch (error) {
+      // The next update says so: a file that could not be forced to disk is gone.
       if (!isOfDisk(error)) throw error;
+    } finally {
+      for (const file of files) file.release();
     }
-    for (const file of files) file.release();
   }
 
   #later(): void {
@@ -51,7 +53,7 @@ export class Settling {
       // Whoever closed meanwhile did without these: they count as not forced to disk.
       if (!this.#isClosed && !this.#mark(files)) return this.add(files);
     } catch (error) {
-      // The next update says so.
+      // The next update says so: a file that could not be forced to disk is gone.
       if (!isOfDisk(error)) throw error;
     } finally {
       for (const file of files) file.release();

@@ -1,5 +1,6 @@
 import { Database } from "bun:sqlite";
-import { afterEach, beforeEach, expect, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, spyOn, test } from "bun:test";
+import * as fs from "node:fs";
 import {
   existsSync,
   mkdtempSync,
@@ -259,4 +260,43 @@ test("a folder that cannot be made is an error that says what to set", () => {
     /cannot use the local index .*file/,
   );
   expect(existsSync(join(folder, "file", "index.sqlite"))).toBe(false);
+});
+
+describe("a layer that cannot be forced to disk", () => {
+  const failed = () => Object.assign(new Error("EIO: i/o error, fdatasync"), { code: "EIO" });
+  const path = () => join(folder, "index.sqlite");
+
+  test("while the index is open: the next update says so, and it is read anew", async () => {
+    let due = () => {};
+    using _ = spyOn(globalThis, "setTimeout").mockImplementation(((call: () => void) => {
+      due = call;
+      return { unref: () => undefined };
+    }) as never);
+    const attempt = Promise.withResolvers<void>();
+    using __ = spyOn(fs, "fdatasync").mockImplementation(((_fd: number, done: (error: Error) => void) => {
+      done(failed());
+      setImmediate(attempt.resolve);
+    }) as never);
+    using database = IndexDatabase.open(path());
+    await addLayer(database, "one", [testEntry("a").line]);
+    due();
+    await attempt.promise;
+    // What was read is answered on.
+    expect(database.view.narinfo(storeHash("a"))).toBeDefined();
+    await expect(addLayer(database, "two", [])).rejects.toBeInstanceOf(IndexDamaged);
+    await addLayer(database, "one", [testEntry("a").line]);
+    expect(database.view.narinfo(storeHash("a"))).toBeDefined();
+  });
+
+  test("when the index is closed: the next process does not take it over", async () => {
+    using _ = spyOn(fs, "fdatasyncSync").mockImplementation(() => {
+      throw failed();
+    });
+    const database = IndexDatabase.open(path());
+    await addLayer(database, "one", [testEntry("a").line]);
+    database.close();
+    using next = IndexDatabase.open(path());
+    expect(next.view.count()).toBe(0);
+    expect(next.view.layers()).toEqual([]);
+  });
 });
