@@ -19,7 +19,7 @@ import { mapConcurrently, Semaphore } from "../concurrency.ts";
 import type { Host } from "../host.ts";
 import { cachedFileBytes } from "./blob-cache-file.ts";
 import { type Digest, digestHex, isDigest } from "./digest.ts";
-import { fileError } from "./layout-files.ts";
+import { fileError, unlessMissing } from "./layout-files.ts";
 import { withLock } from "./layout-lock.ts";
 
 const BLOBS = "blobs-v1";
@@ -148,7 +148,8 @@ export class BlobCacheFolder {
       // Some more than needed, so that a full cache is not looked through for each blob.
       for (const file of files.sort(byUse)) {
         if (filling + bytes + share <= this.limit) break;
-        await unlink(file.path).catch(() => {});
+        // One that cannot be removed goes on taking up its room.
+        if (!(await isRemoved(file.path))) continue;
         bytes -= file.size;
         count--;
       }
@@ -164,7 +165,7 @@ export class BlobCacheFolder {
   async #lookAtOthers(own: string): Promise<number> {
     const parent = join(this.path, FILLING);
     let bytes = 0;
-    for (const name of await readdir(parent)) {
+    for (const name of await namesIn(parent)) {
       const folder = join(parent, name);
       if (folder === own || (await removeIfAbandoned(folder, this.#host))) continue;
       for (const file of await listFiles(folder, (name) => name !== LOCK)) bytes += file.size;
@@ -227,12 +228,25 @@ async function makeFolder(path: string): Promise<void> {
   }
 }
 
+/** What cannot be listed has an unknown size, and not none. None where the folder is not there. */
+async function namesIn(folder: string): Promise<string[]> {
+  return (await unlessMissing("read", folder, () => readdir(folder))) ?? [];
+}
+
+/** Whether the file is gone. */
+async function isRemoved(path: string): Promise<boolean> {
+  return unlessMissing("remove", path, () => unlink(path)).then(
+    () => true,
+    () => false,
+  );
+}
+
 async function listFiles(folder: string, isOurs: (name: string) => boolean): Promise<FoundFile[]> {
-  const names = await readdir(folder).catch(() => []);
+  const names = await namesIn(folder);
   const found = await mapConcurrently(names.filter(isOurs), STATS_AT_ONCE, async (name) => {
     const path = join(folder, name);
     // Another process may have removed it meanwhile.
-    const stats = await stat(path).catch(() => undefined);
+    const stats = await unlessMissing("read", path, () => stat(path));
     return stats?.isFile() ? [{ path, size: stats.size, usedMs: stats.mtimeMs }] : [];
   });
   return found.flat();

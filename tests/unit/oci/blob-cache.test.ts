@@ -1,6 +1,7 @@
 /** The disk cache of blobs: what it keeps, what it finds wrong, and that it never costs more than it helps. */
-import { afterAll, beforeEach, describe, expect, test } from "bun:test";
+import { afterAll, beforeEach, describe, expect, spyOn, test } from "bun:test";
 import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import * as promises from "node:fs/promises";
 import { appendFile, mkdir, open, readFile, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -76,6 +77,10 @@ const isKept = (cache: BlobCache, blob: Blob) =>
     (bytes) => Buffer.compare(bytes, blob.bytes) === 0,
     () => false,
   );
+
+function denied(path: string): Error {
+  return Object.assign(new Error(`EACCES: permission denied, '${path}'`), { code: "EACCES" });
+}
 
 /** The downloads under way are over. */
 async function settled(cache: BlobCache): Promise<void> {
@@ -515,6 +520,48 @@ describe("a disk that fails", () => {
       expect(drafts()).toEqual([]);
     },
   );
+
+  test("a folder that cannot be listed is no empty one: nothing more is kept in it", async () => {
+    const limit = 5 * cachedFileBytes(50 * KIB);
+    const fill = await openCache(limit);
+    for (let seed = 1; seed <= 5; seed++) {
+      await read(fill.over(store), blob(50 * KIB, seed));
+      await settled(fill);
+    }
+    await fill[Symbol.asyncDispose]();
+    const before = keptFiles();
+    expect(before).toHaveLength(5);
+    {
+      const { readdir } = promises;
+      using _ = spyOn(promises, "readdir").mockImplementation((async (path: string) => {
+        if (path.endsWith("blobs-v1")) throw denied(path);
+        return readdir(path);
+      }) as never);
+      await using cache = await openCache(limit);
+      const [one, two] = [blob(50 * KIB, 6), blob(50 * KIB, 7)];
+      for (const each of [one, two]) expect(await read(cache.over(store), each)).toEqual(each.bytes);
+      await settled(cache);
+      expect(warnings).toEqual([expect.stringMatching(/not kept on disk for now: read .*blobs-v1: EACCES/)]);
+    }
+    expect(keptFiles()).toEqual(before);
+  });
+
+  test("files that cannot be removed still count", async () => {
+    const limit = 5 * cachedFileBytes(50 * KIB);
+    await using cache = await openCache(limit);
+    const { unlink } = promises;
+    using _ = spyOn(promises, "unlink").mockImplementation(async (path) => {
+      if (String(path).includes("blobs-v1")) throw denied(String(path));
+      return unlink(path);
+    });
+    for (let seed = 1; seed <= 9; seed++) {
+      const each = blob(50 * KIB, seed);
+      expect(await read(cache.over(store), each)).toEqual(each.bytes);
+      await settled(cache);
+    }
+    expect(bytesOnDisk()).toBeLessThanOrEqual(limit);
+    expect(cache.status().bytes).toBe(bytesOnDisk());
+  });
 
   test("a file that cannot be made: its readers get everything from the store", async () => {
     const one = blob(100 * KIB);
