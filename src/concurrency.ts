@@ -40,6 +40,21 @@ export async function bothConcurrently<A, B>(
   return [one.value, other.value];
 }
 
+/**
+ * Calls once and keeps what comes of it, for those as well who ask meanwhile. A failure is told to them and not kept:
+ * who asks later calls again.
+ */
+export function kept<A extends unknown[], T>(call: (...args: A) => Promise<T>): (...args: A) => Promise<T> {
+  let under: Promise<T> | undefined;
+  return (...args) => {
+    under ??= call(...args).catch((error) => {
+      under = undefined;
+      throw error;
+    });
+    return under;
+  };
+}
+
 /** Lets at most `limit` holders in at once, in the order they asked. */
 export class Semaphore {
   #free: number;

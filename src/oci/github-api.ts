@@ -2,6 +2,7 @@
  * Requests to GitHub's REST API: the token, its rate limits, and what it refuses.
  * https://docs.github.com/en/rest/using-the-rest-api/best-practices-for-using-the-rest-api
  */
+import { kept } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
 import { readBounded, sanitize } from "./body.ts";
 import type { Credentials } from "./credentials.ts";
@@ -75,13 +76,13 @@ class LimitedFailure extends TransientFailure {}
 export function createGitHubApi(options: GitHubApiOptions): GitHubApi {
   const { api, policy, network } = options;
   const follow = createFollow({ ...options, origin: api.origin });
-  let token: Promise<string | undefined> | undefined;
+  const token = kept(async () => {
+    const found = await options.credentials();
+    return found?.kind === "password" ? found.password : undefined;
+  });
 
   const send = async (exchange: Exchange): Promise<GitHubAnswer> => {
-    token ??= options
-      .credentials()
-      .then((found) => (found?.kind === "password" ? found.password : undefined));
-    const secret = await token;
+    const secret = await token();
     if (secret === undefined) throw new Refused("no token for GitHub was found; set GITHUB_TOKEN", true);
     const { response, close } = await follow(exchange, `Bearer ${secret}`);
     const { status, headers } = response;

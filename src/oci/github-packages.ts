@@ -8,6 +8,7 @@
  *
  * What GitHub does not allow is a `Refusal`, never an error: what could not be freed stays hidden by its dead tag.
  */
+import { kept } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
 import { type Digest, isDigest } from "./digest.ts";
 import { createGitHubApi, expectJson, type GitHubApiOptions, Refused, RIGHTS, saidBy } from "./github-api.ts";
@@ -55,21 +56,20 @@ export function gitHubPackages(
 ): Deletion {
   const { at, call } = createGitHubApi({ ...options, api });
   const subject = `${owner}/${name}`;
-  let folder: Promise<string> | undefined;
   let versions: Map<Digest, Version> | undefined;
   let listedAgain = false;
   /** Whether something was deleted, or tried to. */
   let asked = false;
 
   /** The path of the package: whether its owner is an organisation or a user is in it. */
-  const findFolder = async (by: CallOptions): Promise<string> => {
+  const folder = kept(async (by: CallOptions): Promise<string> => {
     const url = at(`/users/${encodeURIComponent(owner)}`);
     const answer = await call("GET", url, by);
     if (answer.status === 404) throw new Refused(`GitHub knows no ${owner} at ${url.host}`, true);
     const type = (expectJson(url, answer) as { type?: unknown } | null)?.type;
     const owners = type === "Organization" ? "orgs" : "users";
     return `/${owners}/${encodeURIComponent(owner)}/packages/container/${encodeURIComponent(name)}/versions`;
-  };
+  });
 
   const list = async (path: string, by: CallOptions): Promise<Map<Digest, Version>> => {
     const found = new Map<Digest, Version>();
@@ -87,8 +87,7 @@ export function gitHubPackages(
   };
 
   const remove = async (digest: Digest, by: CallOptions): Promise<boolean> => {
-    folder ??= findFolder(by);
-    const path = await folder;
+    const path = await folder(by);
     versions ??= await list(path, by);
     // Once: what was pushed since. GitHub may take a while to list it.
     if (!versions.has(digest) && !listedAgain) {
@@ -131,8 +130,7 @@ export function gitHubPackages(
 
   const listUntagged = async (by: CallOptions = {}): Promise<Digest[]> => {
     try {
-      folder ??= findFolder(by);
-      versions ??= await list(await folder, by);
+      versions ??= await list(await folder(by), by);
     } catch (error) {
       // Whoever may not look may not delete, which is said there.
       if (error instanceof Refused) return [];

@@ -42,6 +42,16 @@ export async function unlessMissing<T>(
   }
 }
 
+/** Runs `use`, which hands the file on; closes it where that throws. */
+export async function unlessThrown<T>(handle: FileHandle, use: () => Promise<T>): Promise<T> {
+  try {
+    return await use();
+  } catch (error) {
+    await handle.close().catch(() => {});
+    throw error;
+  }
+}
+
 /** The size of a regular file in bytes; undefined when it is not there. */
 export async function fileSize(path: string): Promise<number | undefined> {
   const found = await unlessMissing("read", path, () => stat(path));

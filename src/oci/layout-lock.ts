@@ -45,13 +45,15 @@ export async function withLock<T>(file: string, options: LockOptions, action: ()
 }
 
 function openLock(file: string): Database {
+  let database: Database | undefined;
   try {
-    const database = new Database(file, { create: true, readwrite: true });
+    database = new Database(file, { create: true, readwrite: true });
     database.run("PRAGMA busy_timeout = 0");
     // Without it a journal file would appear beside the lock.
     database.run("PRAGMA journal_mode = MEMORY");
     return database;
   } catch (cause) {
+    database?.close();
     throw lockError(file, cause);
   }
 }

@@ -13,7 +13,7 @@
  */
 import { open, readdir, stat } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
-import { Semaphore } from "../concurrency.ts";
+import { kept, Semaphore } from "../concurrency.ts";
 import { NixcacheError, systemCode } from "../errors.ts";
 import type { Host } from "../host.ts";
 import { type Digest, digestHex, digestOf, isDigest } from "./digest.ts";
@@ -31,6 +31,7 @@ import {
   syncFolder,
   touch,
   unlessMissing,
+  unlessThrown,
 } from "./layout-files.ts";
 import {
   decodeIndex,
@@ -74,7 +75,6 @@ export function openLayout(path: string, options: LayoutOptions): Store {
   const indexFile = join(root, "index.json");
   const blobs = join(root, "blobs", "sha256");
   const blobFile = (digest: Digest) => join(blobs, digestHex(digest));
-  let prepared: Promise<void> | undefined;
 
   /** Callers of this store queue up here, in their order, instead of polling against each other. */
   const queue = new Semaphore(1);
@@ -88,14 +88,10 @@ export function openLayout(path: string, options: LayoutOptions): Store {
   /** The folder as it must be before something is written into it; made when it is missing. */
   const prepare = async (call: CallOptions): Promise<void> => {
     throwIfAborted(call.signal, options.signal);
-    prepared ??= create().catch((error) => {
-      prepared = undefined;
-      throw error;
-    });
-    return prepared;
+    return create();
   };
 
-  const create = async (): Promise<void> => {
+  const create = kept(async (): Promise<void> => {
     await checkMarker(root);
     await makeFolder(root);
     await locked({}, async () => {
@@ -109,7 +105,7 @@ export function openLayout(path: string, options: LayoutOptions): Store {
       await replaceFile(temporary, join(root, MARKER), MARKER_BYTES);
       await syncFolder(dirname(root));
     });
-  };
+  });
 
   const readIndex = async (): Promise<LayoutIndex> => {
     if (!(await checkMarker(root))) return EMPTY_INDEX;
@@ -142,14 +138,15 @@ export function openLayout(path: string, options: LayoutOptions): Store {
     const file = blobFile(digest);
     const handle = await unlessMissing("read", file, () => open(file, "r"));
     if (handle === undefined) return undefined;
-    const { size } = await handle.stat();
-    const { offset, length } = range ?? { offset: 0, length: size };
-    if (offset + length <= size) return streamFile(handle, file, offset, length);
-    await handle.close();
-    throw new NixcacheError(
-      "corrupt",
-      `read ${file}: bytes ${offset} to ${offset + length} are outside of its ${size} bytes`,
-    );
+    return unlessThrown(handle, async () => {
+      const { size } = await handle.stat();
+      const { offset, length } = range ?? { offset: 0, length: size };
+      if (offset + length <= size) return streamFile(handle, file, offset, length);
+      throw new NixcacheError(
+        "corrupt",
+        `read ${file}: bytes ${offset} to ${offset + length} are outside of its ${size} bytes`,
+      );
+    });
   };
 
   const writeBlob = async ({ digest, size, content }: BlobSource, call: CallOptions = {}): Promise<void> => {

@@ -7,6 +7,7 @@ import { type FileHandle, open } from "node:fs/promises";
 import { messageOf, NixcacheError } from "../errors.ts";
 import { type Digest, digestOf } from "./digest.ts";
 import { describeExchange, resolveLocation, type UploadBody } from "./hop.ts";
+import { unlessThrown } from "./layout-files.ts";
 import type { RegistryContext } from "./registry-context.ts";
 import { TransientFailure, withRetry } from "./retry.ts";
 import type { BlobSource, CallOptions } from "./store.ts";
@@ -130,11 +131,10 @@ async function openSource(source: BlobSource): Promise<OpenedSource> {
     });
   }
   let failure: NixcacheError | undefined;
-  const found = (await handle.stat()).size;
-  if (found !== size) {
-    await handle.close();
-    throw wrongSize(digest, found, size);
-  }
+  await unlessThrown(handle, async () => {
+    const found = (await handle.stat()).size;
+    if (found !== size) throw wrongSize(digest, found, size);
+  });
   const body = (): UploadBody => {
     let offset = 0;
     let cancelled = false;

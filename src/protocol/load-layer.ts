@@ -26,7 +26,7 @@ export async function loadLayer(
   for (let fetches = 1; ; fetches++) {
     const stream = await store.readBlob(layer.digest, { signal });
     if (stream === undefined) return undefined;
-    const id = change.addLayer(layer.digest, layer.size);
+    const id = await begin(change, layer, stream);
     let header: LayerHeader | undefined;
     try {
       header = await readInto(change, id, new Arriving(stream, layer), layerName(layer, store.name));
@@ -36,6 +36,20 @@ export async function loadLayer(
     }
     if (header !== undefined) return { id, header };
     if (fetches === FETCHES) throw damagedBlob(layer, "index layer", store);
+  }
+}
+
+/** @throws what the disk does; the stream is over then */
+async function begin(
+  change: IndexUpdate,
+  { digest, size }: BlobReference,
+  stream: ReadableStream<Uint8Array>,
+): Promise<number> {
+  try {
+    return change.addLayer(digest, size);
+  } catch (error) {
+    await stream.cancel(error).catch(() => {});
+    throw error;
   }
 }
 

@@ -238,6 +238,15 @@ describe("what is no answer of GitHub's", () => {
       await expect(packages.deleteManifest(digest(1))).rejects.toMatchObject({ code: "unreachable" });
     }));
 
+  test("a failure of what is asked once is no answer for the next deletion", () =>
+    withPackage(2, async ({ double, packages }) => {
+      let down = true;
+      double.faults.push(() => (down ? new Response("bad gateway", { status: 502 }) : undefined));
+      await expect(packages.deleteManifest(digest(0))).rejects.toMatchObject({ code: "unreachable" });
+      down = false;
+      expect(await packages.deleteManifest(digest(0))).toBe(true);
+    }));
+
   test.each<[string, unknown]>([
     ["another JSON", { versions: [] }],
     ["a version without an id", [{ name: digest(0), metadata: { container: { tags: [] } } }]],
