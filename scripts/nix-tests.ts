@@ -7,13 +7,12 @@
 import { build } from "./build.ts";
 import { addCounts, bunTest, chooseSeed, type TestRun } from "./bun-test.ts";
 import { filesWithNix } from "./nix-test-files.ts";
-import { environmentOf, nixOf, SUITES, type Suite } from "./nix-versions.ts";
+import { environmentOf, isSuite, nixOf, SUITES } from "./nix-versions.ts";
 import { ensureParts } from "./parts.ts";
 import { runScript } from "./process.ts";
 
 await runScript(async () => {
   const args = process.argv.slice(2);
-  const isSuite = (word: string): word is Suite => (SUITES as readonly string[]).includes(word);
   const first = args.findIndex((word) => !isSuite(word));
   const named = (first === -1 ? args : args.slice(0, first)).filter(isSuite);
   const rest = first === -1 ? [] : args.slice(first);

@@ -11,10 +11,17 @@ import { join } from "node:path";
 import { unpackPackage } from "./debian.ts";
 import { outputOf } from "./process.ts";
 
-/** Debian's suites with a Nix, the oldest first. Sid's moves on with Nix's releases. */
+/** Debian's suites with a Nix that is new enough, the oldest first. Sid's moves on with Nix's releases. */
 export const SUITES = ["bookworm", "trixie", "sid"] as const;
 
-export type Suite = (typeof SUITES)[number];
+/** Has Nix 2.3, which is too old. */
+const TOO_OLD = "bullseye";
+
+export type Suite = (typeof SUITES)[number] | typeof TOO_OLD;
+
+export function isSuite(word: string): word is Suite {
+  return word === TOO_OLD || (SUITES as readonly string[]).includes(word);
+}
 
 export interface NixVersion {
   readonly suite: Suite;
@@ -92,7 +99,7 @@ async function writeCommands(folder: string, later: string): Promise<void> {
     const script = [
       "#!/bin/sh",
       `export NIX_BIN_DIR='${join(later, "bin")}'`,
-      `exec '${at(loader)}' --library-path '${libraries.map(at).join(":")}' --argv0 ${name} '${at("usr/bin/nix")}' "$@"`,
+      `exec '${at(loader)}' --library-path '${libraries.map(at).join(":")}' '${at(join("usr/bin", name))}' "$@"`,
     ];
     await writeFile(join(folder, "bin", name), `${script.join("\n")}\n`, { mode: 0o755 });
   }

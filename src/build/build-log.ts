@@ -1,6 +1,7 @@
 /** What Nix's events say about a build while it runs: what is shown of them, and what is remembered. */
+
+import { shorten } from "../nix/error-text.ts";
 import { ACTIVITY, INFO_LEVEL, type LogEvent, RESULT } from "../nix/log-event.ts";
-import { shorten } from "./error-text.ts";
 
 /** Last lines of a build's log that are kept, and UTF-16 units of each. */
 const TAIL = 25;
@@ -27,8 +28,12 @@ export interface BuildState {
   readonly lastLine: string;
 }
 
+/** Up to 2.8 of substituters alone; a setting without its `extra-`. */
+const IGNORED = /ignoring (?:untrusted substituter|the (?:user|client)-specified setting) '([^']*)'/;
+
 export class BuildLog {
   readonly #show: (line: string) => void;
+  readonly #given: readonly string[];
   /** Derivations that are being built, by activity. */
   readonly #active = new Map<string, string>();
   readonly #progress = new Map<string, readonly (string | number)[]>();
@@ -38,14 +43,18 @@ export class BuildLog {
   readonly builds = new Map<string, DerivationLog>();
   /** Why derivations failed that did not just miss another one. */
   readonly failures = new Map<string, string>();
-  /** Warnings that settings given by us do not count, since Nix's daemon does not trust this user. */
-  readonly untrusted: string[] = [];
+  /** Nix's first warning that a setting given by us does not count, as its daemon does not trust this user. */
+  untrusted: string | undefined;
   /** The last error that names no derivation. */
   error: string | undefined;
 
-  /** @param show gets each line that Nix would show, printable. */
-  constructor(show: (line: string) => void) {
+  /**
+   * @param show gets each line that Nix would show, printable.
+   * @param given the arguments that Nix was given. The same warnings come for what a person's own settings say.
+   */
+  constructor(show: (line: string) => void, given: readonly string[] = []) {
     this.#show = show;
+    this.#given = given;
   }
 
   /** @param now milliseconds */
@@ -108,9 +117,11 @@ export class BuildLog {
 
   #message(text: string, isError: boolean, now: number): void {
     for (const line of `${isError ? "error: " : ""}${text}`.split("\n")) this.#show(printableLine(line));
-    if (/ignoring (untrusted substituter|the (user|client)-specified setting)/.test(text)) {
-      this.untrusted.push(printableLine(text));
-    }
+    // Newer versions say on a second line which page of the manual to read.
+    const [first = ""] = text.split("\n");
+    const ignored = IGNORED.exec(first)?.[1];
+    if (ignored !== undefined && [ignored, `extra-${ignored}`].some((name) => this.#given.includes(name)))
+      this.untrusted ??= printableLine(first);
     if (!isError) return;
     const drvPath = /'(\/[^']*\/[0-9a-z]{32}-[^']*\.drv)'/.exec(text)?.[1];
     this.#end(drvPath, now);

@@ -55,7 +55,7 @@ export interface BuildOptions {
  * @throws `nix-store` when Nix cannot be started or its store cannot be asked. Failures are results.
  */
 export async function build(targets: readonly Target[], options: BuildOptions): Promise<BuildResult> {
-  const log = new BuildLog((line) => options.onLine?.(line));
+  const log = new BuildLog((line) => options.onLine?.(line), options.extraArgs);
   const before = await validPaths(targets.flatMap(outputPaths), options);
   const wanted = targets.filter((target) => !outputPaths(target).every((path) => before.has(path)));
   const state = () => log.state();
@@ -88,7 +88,7 @@ export async function build(targets: readonly Target[], options: BuildOptions): 
       const valid = paths.filter((path) => after.has(path));
       return { target, paths: valid, ...failed(target, culprits, log, options) };
     }),
-    untrusted: log.untrusted[0],
+    untrusted: log.untrusted,
   };
 }
 

@@ -4,10 +4,10 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { messageOf, NixcacheError } from "../errors.ts";
 import { parseOutputs } from "../nix/derivation.ts";
+import { shortError } from "../nix/error-text.ts";
 import { Evaluator, type Source } from "../nix/evaluate.ts";
 import type { Environment } from "../nix/location.ts";
 import { compilePattern, formatAttributePath, isPattern, namePattern } from "./attribute-path.ts";
-import { shortError } from "./error-text.ts";
 import { DEFAULT_OUTPUTS, fileSelector, flakeSelector, type Selector } from "./selector.ts";
 import { type Place, parseWalkLine, type WalkArguments, type WalkEvent, walkExpression } from "./walk.ts";
 

@@ -3,6 +3,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { EXPERIMENTAL } from "./ask.ts";
 import type { RunCommand } from "./command.ts";
+import { errorIn } from "./error-text.ts";
 import type { Environment } from "./location.ts";
 
 export type Acceptance =
@@ -28,13 +29,7 @@ export async function askAcceptance(
     ask.signal?.throwIfAborted();
     if (exitCode === 0) return { kind: "accepted" };
     if (exitCode === UNTRUSTED) return { kind: "untrusted" };
-    const reason =
-      stderr
-        .trim()
-        .split("\n")
-        .at(-1)
-        ?.replace(/^error: /, "") ?? "";
-    return { kind: "failed", reason: reason || `nix ended with status ${exitCode}` };
+    return { kind: "failed", reason: errorIn(stderr) || `nix ended with status ${exitCode}` };
   } finally {
     await rm(cache, { recursive: true, force: true });
   }

@@ -2,6 +2,8 @@
 import { NixcacheError } from "../errors.ts";
 import type { CommandResult, RunCommand } from "./command.ts";
 import { notValid } from "./database.ts";
+import { errorIn } from "./error-text.ts";
+import { refuseTooOld } from "./least-version.ts";
 import type { Environment, StoreLocation } from "./location.ts";
 import { type PathInfo, parsePathInfoJson } from "./path-info.ts";
 import { inBatches } from "./spawn.ts";
@@ -66,7 +68,8 @@ export class NixCommands {
 function check(argv: readonly string[], result: CommandResult): CommandResult {
   if (result.exitCode === 0) return result;
   const command = argv.filter((word) => !word.startsWith("/")).join(" ");
-  const reason = result.stderr.trim().split("\n").at(-1) ?? "";
+  refuseTooOld(result.stderr);
+  const reason = errorIn(result.stderr);
   throw new NixcacheError("nix-store", `\`${command}\` failed with status ${result.exitCode}: ${reason}`, {
     hint: "Run `nix store ping` to see whether the Nix store can be reached.",
     cause: new Error(result.stderr),

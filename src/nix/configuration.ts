@@ -2,6 +2,8 @@
 import { NixcacheError, preview } from "../errors.ts";
 import { EXPERIMENTAL } from "./ask.ts";
 import type { RunCommand } from "./command.ts";
+import { errorIn } from "./error-text.ts";
+import { refuseTooOld } from "./least-version.ts";
 import type { Environment } from "./location.ts";
 
 export interface NixConfiguration {
@@ -32,11 +34,8 @@ export async function readConfiguration(
     const { exitCode, stdout, stderr } = await run(argv, own, options.signal);
     options.signal?.throwIfAborted();
     if (exitCode === 0) return parseConfiguration(stdout);
-    failure =
-      stderr
-        .trim()
-        .split("\n")
-        .findLast((line) => line.startsWith("error:")) ?? failure;
+    refuseTooOld(stderr);
+    failure = errorIn(stderr);
     // Whatever else is wrong, the older spelling would say the same.
     if (!stderr.includes("is not a recognised command")) break;
   }

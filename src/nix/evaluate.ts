@@ -2,6 +2,7 @@
 import { NixcacheError } from "../errors.ts";
 import { EXPERIMENTAL } from "./ask.ts";
 import { writeExpression } from "./expression-file.ts";
+import { refuseTooOld } from "./least-version.ts";
 import { type LinesResult, runLines } from "./lines.ts";
 import type { Environment } from "./location.ts";
 import { MAX_ARGUMENT_BYTES } from "./spawn.ts";
@@ -72,6 +73,7 @@ export class Evaluator {
     const result = await this.#evaluate(marked, take);
     signal?.throwIfAborted();
     if (result.exitCode === 0) return { error: [] };
+    if (!applied) refuseTooOld(error.join("\n"));
     if (!applied && this.#knowsRoot && "flake" in this.#source) {
       this.#knowsRoot = false;
       return await this.apply(expression, onLine);

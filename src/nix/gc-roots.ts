@@ -2,6 +2,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { NixcacheError } from "../errors.ts";
+import { errorIn } from "./error-text.ts";
 import { runLines } from "./lines.ts";
 import type { Environment } from "./location.ts";
 import { inBatches } from "./spawn.ts";
@@ -34,7 +35,7 @@ export async function hold(paths: readonly string[], options: HoldOptions): Prom
       const { exitCode } = await runLines(argv, { ...options, onLine: (line) => said.push(line) });
       options.signal?.throwIfAborted();
       if (exitCode !== 0) {
-        const reason = said.findLast((line) => line !== "") ?? `status ${exitCode}`;
+        const reason = errorIn(said.join("\n")) || `status ${exitCode}`;
         throw new NixcacheError(
           "nix-store",
           `cannot keep what was built from the garbage collector: ${reason}`,

@@ -2,6 +2,7 @@
  * Builds or substitutes all outputs of derivations, by `nix-store --realise`: every version takes derivations by
  * their paths, where `nix build` wants `^*` behind them from 2.13 on, and nothing is evaluated again.
  */
+import { refuseTooOld } from "./least-version.ts";
 import { type LinesResult, runLines } from "./lines.ts";
 import type { Environment } from "./location.ts";
 import { type LogEvent, parseLogLine } from "./log-event.ts";
@@ -22,7 +23,7 @@ export interface RealiseOptions {
  * Goes on after failures. What became of each derivation the events say, and the store.
  *
  * @returns how the command ended that failed last, or the last one.
- * @throws `nix-store` when it cannot be started.
+ * @throws `nix-store` when it cannot be started, or is too old.
  */
 export async function realise(drvPaths: readonly string[], options: RealiseOptions): Promise<LinesResult> {
   const { storeRoot, extraArgs = [] } = options;
@@ -39,7 +40,11 @@ export async function realise(drvPaths: readonly string[], options: RealiseOptio
     if (options.signal?.aborted) return;
     const result = await runLines([...command, ...batch], {
       ...options,
-      onLine: (line) => options.onEvent(parseLogLine(line)),
+      onLine(line) {
+        // An older one has no events to give.
+        refuseTooOld(line);
+        options.onEvent(parseLogLine(line));
+      },
     });
     if (result.exitCode !== 0 || ended.exitCode === 0) ended = result;
   });

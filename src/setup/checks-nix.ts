@@ -1,6 +1,7 @@
 /** Whether Nix is there, asks us, and takes what we give it. */
 import { formatPublicKey } from "../nar/signing-key.ts";
 import { askAcceptance } from "../nix/acceptance.ts";
+import { isTooOld, LEAST_NIX } from "../nix/least-version.ts";
 import { type Check, note, ok, skipped, wrong } from "./check.ts";
 import type { Facts } from "./facts.ts";
 import { sample } from "./sample.ts";
@@ -14,15 +15,7 @@ export function nixChecks(facts: Facts, written: boolean): Check[] {
   const use = written
     ? "Something that Nix reads later replaces it: look into NIX_CONFIG, NIX_USER_CONF_FILES, NIX_CONFIG_HOME and the end of its other files."
     : `Run: ${facts.useCommand}`;
-  return [
-    {
-      name: "nix",
-      run: async () => {
-        const version = await facts.version();
-        if (version === undefined) return note("Nix is here, and does not say its version");
-        return ok(`Nix ${version}`);
-      },
-    },
+  const checks: Check[] = [
     {
       name: "substituters",
       run: async () => {
@@ -46,6 +39,22 @@ export function nixChecks(facts: Facts, written: boolean): Check[] {
     { name: "daemon", run: () => checkDaemon(facts) },
     { name: "accepts", run: () => checkAcceptance(facts, use) },
   ];
+  const tooOld = async () => isTooOld((await facts.version()) ?? "");
+  const asked = ({ name, run }: Check): Check => ({
+    name,
+    run: async () => ((await tooOld()) ? skipped("this Nix is too old to be asked") : run()),
+  });
+  return [{ name: "nix", run: () => checkVersion(facts) }, ...checks.map(asked)];
+}
+
+async function checkVersion(facts: Facts) {
+  const version = await facts.version();
+  if (version === undefined) return note("Nix is here, and does not say its version");
+  if (!isTooOld(version)) return ok(`Nix ${version}`);
+  return wrong(
+    `Nix ${version} cannot unpack what the cache holds, which is compressed by zstd`,
+    `Install Nix ${LEAST_NIX} or newer.`,
+  );
 }
 
 async function checkKeys(facts: Facts, use: string) {

@@ -26,7 +26,13 @@ export async function makeV1Key(nix: TestNix): Promise<string> {
 /** Signs the paths in the store, by the key of `makeV1Key`. */
 export async function exportV1(nix: TestNix, paths: readonly string[]): Promise<V1Path[]> {
   await nix.run("nix", ["store", "sign", "--key-file", join(nix.folder, "v1-key"), ...paths]);
-  const infos = JSON.parse(await nix.run("nix", ["path-info", "--json", ...paths])) as PathInfo[];
+  const printed = JSON.parse(await nix.run("nix", ["path-info", "--json", ...paths]));
+  // A list of paths, or from 2.19 on what is known by path.
+  const infos: PathInfo[] = Array.isArray(printed)
+    ? printed
+    : Object.entries(printed as Record<string, object>).map(
+        ([path, info]) => ({ path, ...info }) as PathInfo,
+      );
   const exported: V1Path[] = [];
   for (const info of infos) {
     const file = join(nix.folder, "exported.nar.xz");

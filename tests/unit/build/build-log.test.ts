@@ -112,17 +112,44 @@ test("a failure ends the build's time, though Nix lets go of it later", () => {
   expect(log.builds.get(drv("x"))?.ended).toBe(2000);
 });
 
-test("warnings that we are not trusted", () => {
-  const { log } = logOf(
-    {
-      action: "msg",
-      level: 1,
-      msg: "\u001b[35;1mwarning:\u001b[0m ignoring untrusted substituter 'http://127.0.0.1:1'",
-    },
-    "warning: ignoring the client-specified setting 'x', because it is a restricted setting",
-    "warning: something else",
-  );
-  expect(log.untrusted.length).toBe(2);
+describe("warnings that we are not trusted", () => {
+  const given = [
+    "--option",
+    "extra-substituters",
+    "http://127.0.0.1:1/a",
+    "--option",
+    "extra-trusted-public-keys",
+  ];
+  const warning = (text: string) => ({
+    action: "msg",
+    level: 1,
+    msg: `\u001b[35;1mwarning:\u001b[0m ${text}`,
+  });
+  const untrusted = (...texts: string[]) => {
+    const log = new BuildLog(() => {}, given);
+    for (const text of texts) log.add(parseLogLine(`@nix ${JSON.stringify(warning(text))}`), 0);
+    return log.untrusted;
+  };
+
+  test.each([
+    ["Nix 2.8", "ignoring untrusted substituter 'http://127.0.0.1:1/a'"],
+    [
+      "Nix 2.26, with advice on another line",
+      "ignoring untrusted substituter 'http://127.0.0.1:1/a', you are not a trusted user.\nRun `man nix.conf` for more",
+    ],
+    [
+      "a key",
+      "ignoring the client-specified setting 'trusted-public-keys', because it is a restricted setting and you are not a trusted user",
+    ],
+  ])("%s", (_, text) => {
+    expect(untrusted("something else", text)).toBe(`warning: ${text.split("\n")[0]}`);
+  });
+
+  test("are not those for what a person's own settings say", () => {
+    const own = "ignoring untrusted substituter 'https://cache.nixos.org/', you are not a trusted user.";
+    const setting = "ignoring the client-specified setting 'sandbox', because it is a restricted setting";
+    expect(untrusted(own, setting)).toBeUndefined();
+  });
 });
 
 test("the state counts what Nix counts", () => {

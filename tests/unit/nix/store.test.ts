@@ -199,7 +199,7 @@ describe("no database to read", () => {
     answers = [{ exitCode: 1, stdout: "", stderr: "warning: x\nerror: cannot connect to daemon\n" }];
     const error = await failure(open({ ...NONE, NIX_REMOTE: "daemon" }).closure([A]));
     expect(error.message).toBe(
-      "`nix-store --check-validity --print-invalid` failed with status 1: error: cannot connect to daemon",
+      "`nix-store --check-validity --print-invalid` failed with status 1: cannot connect to daemon",
     );
   });
 

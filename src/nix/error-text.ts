@@ -3,8 +3,9 @@
 /** UTF-16 units: reasons stand in tables. */
 const MAX_LENGTH = 300;
 
-/** What stands around an error: positions, and the way to it. */
-const AROUND = /^(at |…|\(use '--show-trace'|\(stack trace truncated)/;
+/** What stands around an error: positions, the way to it, warnings, advice on the command line. */
+const AROUND =
+  /^(at |…|warning: |\(use '--show-trace'|\(stack trace truncated|Try '.* --help' for more information)/;
 
 /**
  * The first paragraph of the innermost error, on one line. Up to 2.18 Nix writes the error first and positions
@@ -37,6 +38,24 @@ export function shortError(lines: readonly string[]): string {
  */
 const UNEQUAL =
   /^(an? )?(integer|float|string|path|boolean|null|list|set|function|external value)\b.* '.*' is not equal to |^attribute names? .*' (is contained in|differs from) /;
+
+/** Why a command of Nix's failed, by all that it wrote to standard error; empty where it did not say. */
+export function errorIn(stderr: string): string {
+  const lines = withoutBodies(Bun.stripANSI(stderr).split("\n"));
+  if (lines.some((line) => line.startsWith("error:"))) return shortError(lines);
+  const last = lines.findLast((line) => line.trim() !== "" && !line.startsWith("warning:"));
+  return shorten(last?.trim() ?? "");
+}
+
+/** Without what servers answered, which Nix shows behind its own words: those may look like Nix's. */
+function withoutBodies(lines: readonly string[]): string[] {
+  let isBody = false;
+  return lines.filter((line) => {
+    if (/^(error|warning):/.test(line)) isBody = false;
+    else if (line.trim() === "response body:") isBody = true;
+    return !isBody;
+  });
+}
 
 export function shorten(text: string): string {
   return text.length > MAX_LENGTH ? `${text.slice(0, MAX_LENGTH)}…` : text;

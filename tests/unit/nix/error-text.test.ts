@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { shortError } from "../../../src/build/error-text.ts";
+import { shortError } from "../../../src/nix/error-text.ts";
 
 test.each<[string, string, string]>([
   [
