@@ -5,8 +5,8 @@
  * stored: a signature outlives recompression and mirroring.
  * https://nix.dev/manual/nix/latest/protocols/binary-cache
  */
-import { ed25519 } from "@noble/curves/ed25519.js";
 import { NixcacheError } from "../errors.ts";
+import { isGoodSignature } from "./ed25519.ts";
 import { decodeBase64 } from "./hash.ts";
 import { ascending, type NarInfo } from "./narinfo.ts";
 import type { PublicKey, SecretKey } from "./signing-key.ts";
@@ -69,9 +69,7 @@ export function verifyingKey(
   }
   if (candidates.length === 0) return undefined;
   const message = new TextEncoder().encode(fingerprint(info, storeDir));
-  // Without zip215 the rules are those of RFC 8032, which libsodium, Nix's library, follows.
-  return candidates.find(({ key, bytes }) => ed25519.verify(bytes, message, key.bytes, { zip215: false }))
-    ?.key;
+  return candidates.find(({ key, bytes }) => isGoodSignature(bytes, message, key.bytes))?.key;
 }
 
 /** The name of the key that a signature says it is by; empty where it says none. */
