@@ -36,6 +36,9 @@ interface Run {
 const UNSIGNED =
   "not signed: clients refuse these paths unless they trust another key on them. Make a key with `nixcache keygen`, set it as NIX_SIGNING_KEY, and let clients trust its public key";
 
+const REMEMBERED =
+  "a Nix that was refused them before remembers that for up to 30 days, unless it is run once with `--option narinfo-cache-positive-ttl 0`";
+
 export function tell(published: Published, run: Run, context: Context): void {
   const { result, holdings, rows = [], buildMs, exitCode } = published;
   const { step, log, env, setExitCode } = context;
@@ -121,6 +124,8 @@ function reportResult(
     if (step) step.annotate("notice", UNSIGNED, "No signing key is set");
     else if (paths.uploaded > 0) log.info(UNSIGNED);
   }
+  if (result.signedNow)
+    log.info(`${formatCount(result.signedNow, "path")} had no signature before: ${REMEMBERED}`);
   if (leftOut.length > 0) {
     log.error(
       `${formatCount(leftOut.length, "path")} could not be published; mend the cause and publish again`,

@@ -13,7 +13,14 @@ export interface NixConfiguration {
   readonly trustedUsers: readonly string[];
   /** Those that users who are not trusted may ask for. */
   readonly trustedSubstituters: readonly string[];
+  /** How long a narinfo counts that a cache has given, and a miss, in milliseconds. */
+  readonly positiveTtlMs: number;
+  readonly negativeTtlMs: number;
 }
+
+/** Nix's own defaults, in seconds. */
+const POSITIVE_TTL_S = 30 * 24 * 3600;
+const NEGATIVE_TTL_S = 3600;
 
 /** The newer spelling first: the older one is a deprecated alias of it since 2.20. */
 const COMMANDS = [["config", "show"], ["show-config"]] as const;
@@ -58,12 +65,18 @@ export function parseConfiguration(json: string): NixConfiguration {
     if (Array.isArray(list) && list.every((text) => typeof text === "string")) return list;
     throw wrong(`${name} = ${preview(list)}`, "a list of texts");
   };
+  const seconds = (name: string, usual: number): number => {
+    const given = value(name);
+    return typeof given === "number" && given >= 0 ? given : usual;
+  };
   return {
     substituters: texts("substituters"),
     trustedPublicKeys: texts("trusted-public-keys"),
     requireSigs: value("require-sigs") !== false,
     trustedUsers: texts("trusted-users"),
     trustedSubstituters: texts("trusted-substituters"),
+    positiveTtlMs: seconds("narinfo-cache-positive-ttl", POSITIVE_TTL_S) * 1000,
+    negativeTtlMs: seconds("narinfo-cache-negative-ttl", NEGATIVE_TTL_S) * 1000,
   };
 }
 

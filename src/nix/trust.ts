@@ -5,12 +5,12 @@
  * keys from those whom it trusts alone. https://nix.dev/manual/nix/latest/command-ref/conf-file#conf-trusted-users
  */
 import { accessSync, constants, existsSync } from "node:fs";
-import { userInfo } from "node:os";
 import { dirname } from "node:path";
 import { EXPERIMENTAL } from "./ask.ts";
 import type { RunCommand } from "./command.ts";
 import { type NixConfiguration, readConfiguration } from "./configuration.ts";
 import { type Environment, locateStore, type StoreLocation } from "./location.ts";
+import { readUserName } from "./user.ts";
 
 export type Trust =
   /** Nix does it all itself. */
@@ -25,7 +25,7 @@ export type Trust =
 
 export async function readTrust(run: RunCommand, env: Environment, signal?: AbortSignal): Promise<Trust> {
   if (!asksDaemon(env)) return { kind: "no-daemon" };
-  const user = userName();
+  const user = await readUserName(run, env, signal);
   const daemon = await readConfiguration(run, env, { of: "machine", ...(signal && { signal }) });
   const said = await askDaemon(run, env, signal);
   const trusted = said ?? matches(daemon.trustedUsers, user, await groupNames(run, env, signal));
@@ -72,15 +72,6 @@ export function matches(trustedUsers: readonly string[], user: string, groups: r
 async function groupNames(run: RunCommand, env: Environment, signal?: AbortSignal): Promise<string[]> {
   const { stdout } = await run(["id", "-Gn"], env, signal);
   return stdout.trim().split(/\s+/);
-}
-
-function userName(): string {
-  try {
-    return userInfo().username;
-  } catch {
-    // A number without a name, as in containers.
-    return String(process.getuid?.());
-  }
 }
 
 function isWritable(folder: string): boolean {

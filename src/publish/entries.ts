@@ -63,6 +63,13 @@ export function restatedLine(
   return encodeEntry({ ...entry, info, attached, added: addedAfter(line, now) });
 }
 
+/** Lines of `after` that have a signature, where the path had none in `before`. */
+export function countSignedNow(before: Iterable<EntryLine>, after: readonly EntryLine[]): number {
+  const isSigned = (line: EntryLine) => entryOf(line).info.sigs.length > 0;
+  const unsigned = new Set([...before].filter((line) => !isSigned(line)).map(({ storeHash }) => storeHash));
+  return after.filter((line) => unsigned.has(line.storeHash) && isSigned(line)).length;
+}
+
 /** Later than the line that it replaces, whatever the clocks: the later one is shown. */
 function addedAfter(replaced: EntryLine | undefined, now: number): number {
   return replaced === undefined ? now : Math.max(now, replaced.added + 1);

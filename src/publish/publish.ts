@@ -24,7 +24,7 @@ import { isStrict } from "../protocol/strictness.ts";
 import type { Upstream } from "../upstream/client.ts";
 import type { LogsByNar } from "./beside.ts";
 import { type LeftOut, leaveOutDependents } from "./complete.ts";
-import { baseName, logPath, newLine, restatedLine } from "./entries.ts";
+import { baseName, countSignedNow, logPath, newLine, restatedLine } from "./entries.ts";
 import { keptLines, keptReasons } from "./kept.ts";
 import { type NewPath, RunMemory } from "./memory.ts";
 import type { Compressor, Dump } from "./nar-file.ts";
@@ -97,6 +97,8 @@ export interface PublishResult {
   /** What was uploaded, by earlier publishes of the same run too. */
   readonly newPaths: readonly NewPath[];
   readonly leftOut: readonly LeftOut[];
+  /** Paths that the cache had unsigned, and has signed since: clients may remember them as they were. */
+  readonly signedNow?: number;
   /** The cache of nixcache-oci that was here before, where this publish was the first. */
   readonly adopted?: Adoption;
 }
@@ -205,7 +207,8 @@ class PublishRun {
       const outcome = await this.#generation.commit(record, lines, blobsOf(lines));
       if ("committed" in outcome) {
         await foldOrWarn(this.#context);
-        const result = this.result(outcome.committed, leftOut);
+        const signedNow = countSignedNow(this.#restated.values(), lines);
+        const result = { ...this.result(outcome.committed, leftOut), ...(signedNow > 0 && { signedNow }) };
         for (const path of result.newPaths) this.#memory.committed.set(path.path, path);
         return result;
       }

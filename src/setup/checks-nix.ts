@@ -2,7 +2,9 @@
 import { formatPublicKey } from "../nar/signing-key.ts";
 import { askAcceptance } from "../nix/acceptance.ts";
 import { isTooOld, LEAST_NIX } from "../nix/least-version.ts";
+import { isSameCache } from "../nix/narinfo-cache.ts";
 import { type Check, note, ok, skipped, wrong } from "./check.ts";
+import { checkRemembered } from "./check-remembered.ts";
 import type { Facts } from "./facts.ts";
 import { sample } from "./sample.ts";
 
@@ -20,7 +22,7 @@ export function nixChecks(facts: Facts, written: boolean): Check[] {
       name: "substituters",
       run: async () => {
         const { substituters } = await facts.configuration();
-        if (substituters.some((other) => withoutSlash(other) === url)) return ok(`Nix asks ${url}`);
+        if (substituters.some((other) => isSameCache(other, url))) return ok(`Nix asks ${url}`);
         return wrong(`Nix does not ask ${url}, only ${substituters.join(", ") || "nobody"}`, use);
       },
     },
@@ -38,6 +40,7 @@ export function nixChecks(facts: Facts, written: boolean): Check[] {
     },
     { name: "daemon", run: () => checkDaemon(facts) },
     { name: "accepts", run: () => checkAcceptance(facts, use) },
+    { name: "remembered", run: () => checkRemembered(facts) },
   ];
   const tooOld = async () => isTooOld((await facts.version()) ?? "");
   const asked = ({ name, run }: Check): Check => ({
@@ -93,9 +96,12 @@ async function checkDaemon(facts: Facts) {
   if (trust.kind === "no-daemon") return ok("no daemon stands between this user and the Nix store");
   if (trust.kind === "trusted") return ok(`the Nix daemon trusts ${trust.user}`);
   const { daemon, user } = trust;
-  const allowed = [...daemon.substituters, ...daemon.trustedSubstituters].map(withoutSlash);
+  const allowed = [...daemon.substituters, ...daemon.trustedSubstituters];
   const keys = (await facts.keys()).map(formatPublicKey);
-  if (allowed.includes(facts.url) && keys.every((key) => daemon.trustedPublicKeys.includes(key))) {
+  if (
+    allowed.some((other) => isSameCache(other, facts.url)) &&
+    keys.every((key) => daemon.trustedPublicKeys.includes(key))
+  ) {
     return ok("the Nix daemon's own configuration has the cache");
   }
   return wrong(
@@ -125,8 +131,4 @@ async function checkAcceptance(facts: Facts, use: string) {
 
 function nameOf(key: string): string {
   return key.slice(0, Math.max(0, key.indexOf(":")));
-}
-
-function withoutSlash(url: string): string {
-  return url.replace(/\/+$/, "");
 }

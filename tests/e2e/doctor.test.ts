@@ -74,7 +74,7 @@ describeWith(["nix", "registry"], "doctor", () => {
     expect([...new Set(Object.values(states))]).toEqual(["ok"]);
     expect(code).toBe(0);
     expect(Object.keys(states)).toEqual(
-      "nix substituters keys require-sigs daemon accepts serve index-age cache push clock publishes signatures disk".split(
+      "nix substituters keys require-sigs daemon accepts remembered serve index-age cache push clock publishes signatures disk".split(
         " ",
       ),
     );

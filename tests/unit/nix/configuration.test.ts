@@ -40,6 +40,8 @@ describe("readConfiguration", () => {
       requireSigs: true,
       trustedUsers: ["root", "@wheel"],
       trustedSubstituters: [],
+      positiveTtlMs: 30 * 24 * 3_600_000,
+      negativeTtlMs: 3_600_000,
     });
   });
 

@@ -293,6 +293,15 @@ describe("publish", () => {
     for (const key of [KEY, other]) expect(verifyNarInfo(info as never, [publicKeyOf(key)])).toBe(true);
   });
 
+  test("paths that had no signature before, and have one now, are counted", async () => {
+    const store = new MemoryStore();
+    const paths = [{ name: "a" }, { name: "b" }];
+    const unsigned = await publishTo(store, paths, { key: undefined });
+    expect(unsigned.result.signedNow).toBeUndefined();
+    expect((await publishTo(store, [...paths, { name: "c" }])).result.signedNow).toBe(2);
+    expect((await publishTo(store, paths)).result.signedNow).toBeUndefined();
+  });
+
   test("what an upstream has is left out; one that fails counts as not having it, with one warning", async () => {
     const store = new MemoryStore();
     const paths = Array.from({ length: 20 }, (_, i) => ({ name: `p-${i}` }));
