@@ -235,6 +235,9 @@ export function registryManifests(context: RegistryContext, statBlob: Store["sta
     answer.close();
     if (answer.kind === "absent") return false;
     if (answer.kind === "ok" && answer.status < 300) return true;
+    // zot's 400 in a repository that it does not know.
+    const isNameUnknown = answer.errors.some(({ code }) => code === "NAME_UNKNOWN");
+    if (answer.status === 400 && isNameUnknown) return false;
     const unsupported = answer.errors.some(({ code }) => code === "UNSUPPORTED" || code === "DENIED");
     const refused = unexpected(describeExchange(exchange), answer);
     if (unsupported || [403, 405, 501].includes(answer.status))

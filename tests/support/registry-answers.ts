@@ -37,7 +37,11 @@ export interface RecordedRegistry {
   readonly answers: Readonly<Record<string, readonly RecordedAnswer[]>>;
 }
 
-type Ask = (method: string, path: string, init?: RequestInit) => Promise<Response>;
+interface Ask {
+  /** @param path below the repository; one that begins with "-" goes on with the repository's name */
+  (method: string, path: string, init?: RequestInit): Promise<Response>;
+  readonly repository: string;
+}
 
 interface Question {
   /** The settings of the registry that is asked. */
@@ -105,6 +109,27 @@ const QUESTIONS = {
         () => ask("GET", "manifests/absent"),
         () => ask("DELETE", `manifests/${ABSENT}`),
       ),
+  },
+  "a repository that nobody has made": {
+    ask: (ask) =>
+      each(
+        () => ask("GET", "-elsewhere/tags/list"),
+        () => ask("GET", "-elsewhere/manifests/t"),
+        () => ask("HEAD", `-elsewhere/blobs/${ABSENT}`),
+        () => ask("DELETE", `-elsewhere/manifests/${ABSENT}`),
+      ),
+  },
+  "a blob that another repository has": {
+    ask: async (ask) => {
+      const digest = digestOf(BLOB);
+      const from = encodeURIComponent(ask.repository);
+      const mount = { headers: { "content-length": "0" } };
+      return each(
+        () => ask("HEAD", `-elsewhere/blobs/${digest}`),
+        () => ask("POST", `-elsewhere/blobs/uploads/?mount=${digest}&from=${from}`, mount),
+        () => ask("HEAD", `-elsewhere/blobs/${digest}`),
+      );
+    },
   },
   "ranges of a blob": {
     ask: (ask) =>
@@ -226,11 +251,14 @@ async function answersTo(
 ): Promise<RecordedAnswer[]> {
   const { ask: question }: Question = QUESTIONS[name];
   const requests = new Map<Response, [string, string]>();
-  const ask: Ask = async (method, path, init) => {
-    const answer = await send(registry, repository, method, path, init);
-    requests.set(answer, [method, path]);
-    return answer;
-  };
+  const ask: Ask = Object.assign(
+    async (method: string, path: string, init?: RequestInit) => {
+      const answer = await send(registry, repository, method, path, init);
+      requests.set(answer, [method, path]);
+      return answer;
+    },
+    { repository },
+  );
   const answers: RecordedAnswer[] = [];
   for (const answer of await question(ask)) {
     const [method, path] = requests.get(answer) ?? ["", ""];
@@ -241,7 +269,10 @@ async function answersTo(
 
 /** Gives a repository what every question is about. */
 async function prepareRepository(registry: RegistryUnderTest, repository: string): Promise<void> {
-  const ask: Ask = (method, path, init) => send(registry, repository, method, path, init);
+  const ask: Ask = Object.assign(
+    (method: string, path: string, init?: RequestInit) => send(registry, repository, method, path, init),
+    { repository },
+  );
   for (const bytes of [BLOB, EMPTY_CONFIG_BYTES]) {
     const answer = await upload(ask, bytes, digestOf(bytes));
     if (answer.status !== 201) throw new Error(`upload: ${answer.status} ${await answer.text()}`);
@@ -260,7 +291,8 @@ async function send(
   const headers = new Headers(init.headers);
   headers.set("accept", MEDIA_TYPE_MANIFEST);
   if (user !== undefined) headers.set("authorization", `Basic ${btoa(`${user.name}:${user.password}`)}`);
-  const url = path.startsWith("http") ? path : `http://${host}/v2/${repository}/${path}`;
+  const below = path.startsWith("-") ? path : `/${path}`;
+  const url = path.startsWith("http") ? path : `http://${host}/v2/${repository}${below}`;
   return fetch(url, { ...init, method, headers, redirect: "manual" });
 }
 
@@ -290,6 +322,7 @@ async function recorded(
     value
       .replaceAll(host, "HOST")
       .replaceAll(repository || "\0", "OWNER/REPO")
+      .replaceAll(encodeURIComponent(repository || "\0"), "OWNER%2FREPO")
       // Sessions of uploads, and what is signed in their addresses.
       .replaceAll(/(uploads?\/)[^?/"]+/g, "$1SESSION")
       .replaceAll(/([?&]_?state=)[^&"]+/g, "$1STATE")

@@ -190,11 +190,12 @@ export function describeStore(name: string, withStore: WithStore): void {
     });
 
     storeTest("are refused while a blob is missing, and the store names it", async (store) => {
-      const { bytes, layer } = manifestOf("content");
+      // As no other repository has it: zot takes over what it is asked for.
+      const { bytes, layer } = manifestOf(`content ${crypto.randomUUID()}`);
       const config = new TextEncoder().encode("{}");
       await writeBlob(store, config);
       const refused = await store.writeManifest("t", MEDIA_TYPE_MANIFEST, bytes);
-      expect(refused).toEqual({ blobsMissing: true, digests: [digestOf(layer)] });
+      expect(refused).toMatchObject({ blobsMissing: true, digests: [digestOf(layer)] });
       expect(await store.listTags()).toEqual([]);
       expect(await store.statManifest("t")).toBeUndefined();
 

@@ -21,6 +21,7 @@ import {
   type RegistryDouble,
   withDouble,
 } from "../../support/registry-double.ts";
+import { recordedAnswer } from "../../support/registry-ways.ts";
 import { openDouble, type TestNetwork, testNetwork } from "./network.ts";
 
 const BLOB = new TextEncoder().encode("the blob");
@@ -559,6 +560,9 @@ describe("manifests", () => {
         faultTimes(1, "DELETE", /./, () => new Response(null, { status: 202 })),
       );
       expect(await openDouble(double, { password }).deleteManifest(digest)).toBe(true);
+      // A repository that zot does not know has nothing to delete; any other 400 says nothing of what is there.
+      double.faults.splice(0, 1, () => recordedAnswer("zot", "a repository that nobody has made", 3));
+      expect(await openDouble(double, { password }).deleteManifest(digest)).toBe(false);
       double.faults.splice(0, 1, () => new Response("", { status: 400 }));
       await expect(openDouble(double, { password }).deleteManifest(digest)).rejects.toMatchObject({
         code: "protocol",
