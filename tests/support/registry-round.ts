@@ -84,7 +84,8 @@ export function describeRound(
       env: { ...storeVariables(nix), NIXCACHE_INDEX_DIR: cli.path(`machine-${++machines}`), ...more.env },
     });
     const behindProxy = (repository = REPOSITORY) => `${proxy.host}/${repository}`;
-    const store = (repository = REPOSITORY): Store => openStoreOn(registry, repository, realHost);
+    const store = (repository = REPOSITORY): Store =>
+      openStoreOn({ ...registry, host: proxy.host }, repository, realHost);
 
     const publishArgs = (cache: string, own: readonly string[]) => [
       ...["publish", ...own, "--cache", cache, "--upstream", ""],
