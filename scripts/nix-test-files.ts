@@ -3,14 +3,27 @@ import { join } from "node:path";
 import { ROOT } from "./process.ts";
 
 /**
- * Those that the ordinary run repeats with a Nix that is newer than the machine's: all that nixcache reads of Nix and
- * writes for it, in a few minutes.
+ * Those that the ordinary run repeats with a Nix that is newer than the machine's: all that nixcache reads of Nix,
+ * writes for it and answers it, in some two minutes.
  */
 export const REPEATED_WITH_NEWER_NIX = [
+  "tests/contract/nar/keys.nix.test.ts",
+  "tests/contract/nar/narinfo.nix.test.ts",
+  "tests/contract/nix/beside.nix.test.ts",
+  "tests/contract/nix/build.nix.test.ts",
+  "tests/contract/nix/built.nix.test.ts",
+  "tests/contract/nix/discover.nix.test.ts",
+  "tests/contract/nix/gc-roots.nix.test.ts",
   "tests/contract/nix/store.nix.test.ts",
   "tests/contract/nix/valid.nix.test.ts",
-  "tests/contract/nix/gc-roots.nix.test.ts",
+  "tests/e2e/attached.test.ts",
+  "tests/e2e/doctor.test.ts",
+  "tests/e2e/nix-commands.test.ts",
   "tests/e2e/nix-resume.test.ts",
+  "tests/e2e/publish-flake.test.ts",
+  "tests/e2e/use.test.ts",
+  "tests/e2e/watch.test.ts",
+  "tests/e2e/writable.test.ts",
 ];
 
 /** The files with tests that are skipped where Nix is missing. */

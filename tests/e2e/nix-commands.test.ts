@@ -204,6 +204,7 @@ describeWith(["nix"], "Nix's commands", () => {
       (name) => `${name}='${cli.env[name]}'`,
     );
     // Nix 2.8 leaves OUT_PATHS empty: https://github.com/NixOS/nix/issues/6446
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: the shell fills it in.
     const outputs = '${OUT_PATHS:-$(nix-store --query --outputs "$DRV_PATH")}';
     const words = publish.map((word) => `'${word}'`).join(" ");
     await writeFile(hook, `#!/bin/sh\nexec env ${kept.join(" ")} ${words} ${outputs}\n`, { mode: 0o755 });

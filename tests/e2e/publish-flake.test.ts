@@ -343,7 +343,9 @@ describeWith(["nix", "registry"], "publish", () => {
       hostname: "127.0.0.1",
       port: 0,
       fetch: ({ url }) => {
-        asked.push(new URL(url).pathname);
+        const { pathname } = new URL(url);
+        if (pathname === "/nix-cache-info") return new Response("StoreDir: /nix/store\n");
+        asked.push(pathname);
         return new Response(null, { status: 404 });
       },
     });

@@ -17,12 +17,13 @@ const RIGHTS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   "nix.yml flake": { contents: "read" },
   "publish-cache.yml publish": { contents: "read", packages: "write" },
   "publish-cache.yml public-key": { contents: "write" },
-  "registries.yml test": { contents: "read" },
   "release.yml release": { contents: "write", "id-token": "write", attestations: "write" },
   "release.yml nix": { contents: "write" },
   "update-and-cache.yml update": { contents: "read" },
   "update-and-cache.yml publish": { contents: "read", packages: "write" },
   "update-and-cache.yml commit": { contents: "write" },
+  "weekly.yml registries": { contents: "read" },
+  "weekly.yml nix-versions": { contents: "read" },
 };
 
 test("there are the seven of them", () => {
@@ -31,9 +32,9 @@ test("there are the seven of them", () => {
     "gc-cache.yml",
     "nix.yml",
     "publish-cache.yml",
-    "registries.yml",
     "release.yml",
     "update-and-cache.yml",
+    "weekly.yml",
   ]);
 });
 
