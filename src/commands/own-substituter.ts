@@ -11,6 +11,7 @@ import { serveCache } from "../serve/cache.ts";
 import { createGuard } from "../serve/guard.ts";
 import { createHandler } from "../serve/handler.ts";
 import { MemoryBudget } from "../serve/memory.ts";
+import { watchRegistry } from "../serve/registry-watch.ts";
 import { Traffic } from "../serve/traffic.ts";
 import { createUpstreams } from "../serve/upstreams.ts";
 import { listen, serverUrl } from "./listen.ts";
@@ -43,7 +44,8 @@ export async function ownSubstituter(
 ): Promise<OwnSubstituter> {
   const { host, env } = context;
   const onError = (message: string) => context.log.warn(message);
-  const cache = serveCache(protocol, () => {});
+  const store = { ...protocol.store, ...watchRegistry(protocol.store, { host, onError }) };
+  const cache = serveCache({ ...protocol, store }, () => {});
   await cache.refresh().catch((error) => {
     context.signal.throwIfAborted();
     onError(`builds cannot ask ${protocol.store.name} for what it has now: ${messageOf(error)}`);
@@ -59,6 +61,7 @@ export async function ownSubstituter(
     connections: CONNECTIONS,
     traffic: new Traffic(),
     clock: () => performance.now(),
+    sleep: host.sleep,
     underWay: () => server.pendingRequests,
     status: () => ({}),
     metrics: () => "",

@@ -11,6 +11,7 @@ import {
 import { openCache, openNarCache, openUpstreams } from "../context.ts";
 import { parsePublicKey, publicKeyOf } from "../nar/signing-key.ts";
 import { PACK_MEMORY } from "../oci/pack-memory.ts";
+import type { Store } from "../oci/store.ts";
 import { accessLine } from "../serve/access-log.ts";
 import { serveCache } from "../serve/cache.ts";
 import type { Exchange } from "../serve/exchange.ts";
@@ -19,6 +20,7 @@ import { createHandler } from "../serve/handler.ts";
 import { MemoryBudget } from "../serve/memory.ts";
 import { serverMetrics } from "../serve/metrics.ts";
 import { openPage } from "../serve/page/open.ts";
+import { watchRegistry } from "../serve/registry-watch.ts";
 import { serverStatus } from "../serve/status.ts";
 import { Traffic } from "../serve/traffic.ts";
 import { UpstreamNars } from "../serve/upstream-nars.ts";
@@ -96,14 +98,15 @@ export const serve = command(
     );
     const keys = [...trusted, ...(key ? [publicKeyOf(key)] : [])];
     const generation = await generationToServe(given, references, stopping);
-    const caches = references.map((reference) => {
-      const { protocol } = open.use(
-        openCache(reference, "read", context, { before: nars ?? PACK_MEMORY, generation, keys }),
-      );
-      const onError = (message: string) => log.warn(`the index could not be refreshed: ${message}`);
-      return serveCache(protocol, onError, generation);
-    });
     const onError = (message: string) => log.warn(message);
+    const before = {
+      over: (store: Store) => (nars ?? PACK_MEMORY).over(watchRegistry(store, { host, onError })),
+    };
+    const caches = references.map((reference) => {
+      const { protocol } = open.use(openCache(reference, "read", context, { before, generation, keys }));
+      const onStale = (message: string) => log.warn(`the index could not be refreshed: ${message}`);
+      return serveCache(protocol, onStale, generation);
+    });
     const passing = createUpstreams(upstreams, { host, onError });
     open.defer(() => passing.close());
     const guard = createGuard({ hostname: address.hostname, allowHosts: given.texts("allow-host") ?? [] });
@@ -142,6 +145,7 @@ export const serve = command(
       connections,
       traffic,
       clock,
+      sleep: host.sleep,
       watch: level === "access" ? watch : undefined,
       underWay,
       status: () => serverStatus(state),

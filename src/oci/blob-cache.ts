@@ -121,7 +121,7 @@ export class BlobCache {
         return local === undefined
           ? store.readBlob(digest, options)
           : readThrough(local, range, signal, (rest, signal) =>
-              store.readBlob(digest, { range: rest, signal }),
+              store.readBlob(digest, { range: rest, size, signal }),
             );
       },
     };

@@ -5,7 +5,7 @@
  */
 import { NixcacheError } from "../errors.ts";
 import { type Network, throwIfAborted } from "./network.ts";
-import { networkFailure, type RetryPolicy, TransientFailure, withRetry } from "./retry.ts";
+import { Late, networkFailure, type RetryPolicy, TransientFailure, withRetry } from "./retry.ts";
 
 /** An answer whose body begins `skip` bytes before what was asked for. */
 export interface Opened {
@@ -165,10 +165,7 @@ async function readChunk(source: Source, options: DownloadOptions): Promise<Uint
       source.skip = 0;
       return chunk;
     } catch (error) {
-      throw networkFailure(
-        what,
-        stalled ? new Error(`no byte for ${policy.stallTimeoutMs / 1000} s`) : error,
-      );
+      throw networkFailure(what, stalled ? new Late(`no byte for ${policy.stallTimeoutMs / 1000} s`) : error);
     } finally {
       stop();
     }

@@ -7,7 +7,7 @@ import { messageOf, NixcacheError } from "../errors.ts";
 import type { Access } from "./access.ts";
 import { sanitize } from "./body.ts";
 import { type Network, onAbort, throwIfAborted } from "./network.ts";
-import { networkFailure, type RetryPolicy } from "./retry.ts";
+import { Late, networkFailure, type RetryPolicy } from "./retry.ts";
 
 export interface Exchange {
   readonly method: "GET" | "HEAD" | "POST" | "PUT" | "DELETE";
@@ -135,7 +135,7 @@ export function createFollow({ origin, network, policy, userAgent }: FollowOptio
       close();
       if (error instanceof NixcacheError) throw error;
       throwIfAborted(exchange.signal, network.signal);
-      throw networkFailure(describeExchange({ ...exchange, url }), late === "" ? error : new Error(late));
+      throw networkFailure(describeExchange({ ...exchange, url }), late === "" ? error : new Late(late));
     } finally {
       answered = true;
       stopTimer();

@@ -2,6 +2,7 @@
  * Packs in memory. Whoever takes a second slice of a blob that holds many small NARs will take more of them, each over
  * a round trip of its own; so the whole blob is fetched once, checked against its digest, and slices are cut from it.
  */
+import { NixcacheError } from "../errors.ts";
 import { type Digest, digestOf } from "./digest.ts";
 import { onAbort, throwIfAborted } from "./network.ts";
 import type { Store } from "./store.ts";
@@ -20,8 +21,8 @@ type ReadBlob = Store["readBlob"];
 interface Pack {
   readonly size: number;
   isComing: boolean;
-  /** Undefined where it could not be had. Never rejects. */
-  readonly bytes: Promise<Uint8Array | undefined>;
+  /** Undefined where it could not be had, an error where that would be so of a slice as well. Never rejects. */
+  readonly bytes: Promise<Uint8Array | NixcacheError | undefined>;
 }
 
 /** In front of a store whose slices clients wait for. */
@@ -50,7 +51,7 @@ export function rememberPacks(readBlob: ReadBlob): ReadBlob {
     held += size;
     const bytes = fetchPack(readBlob, digest, size).then((found) => {
       pack.isComing = false;
-      if (found === undefined) forget(digest, pack);
+      if (!(found instanceof Uint8Array)) forget(digest, pack);
       return found;
     });
     const pack: Pack = { size, isComing: true, bytes };
@@ -74,13 +75,18 @@ export function rememberPacks(readBlob: ReadBlob): ReadBlob {
       if (seen.size > MOST_SEEN && oldest !== undefined) seen.delete(oldest);
     }
     const bytes = pack && (await unlessAborted(pack.bytes, signal));
+    if (bytes instanceof NixcacheError) throw bytes;
     if (bytes === undefined || range.offset + range.length > bytes.length) return readBlob(digest, options);
     return streamOf(bytes.subarray(range.offset, range.offset + range.length));
   };
 }
 
-/** The blob, found right; undefined where it could not be had so. */
-async function fetchPack(readBlob: ReadBlob, digest: Digest, size: number): Promise<Uint8Array | undefined> {
+/** The blob, found right; undefined where it could not be had so, and the error where nobody answers. */
+async function fetchPack(
+  readBlob: ReadBlob,
+  digest: Digest,
+  size: number,
+): Promise<Uint8Array | NixcacheError | undefined> {
   const bytes = new Uint8Array(size);
   let arrived = 0;
   try {
@@ -89,7 +95,8 @@ async function fetchPack(readBlob: ReadBlob, digest: Digest, size: number): Prom
       bytes.set(chunk, arrived);
       arrived += chunk.length;
     }
-  } catch {
+  } catch (error) {
+    if (error instanceof NixcacheError && error.code === "unreachable") return error;
     // Whoever waits asks for the slice alone, and learns why it cannot be had.
     return undefined;
   }

@@ -8,14 +8,14 @@ import { download, type Opened } from "./download.ts";
 import { describeExchange, type Exchange } from "./hop.ts";
 import { throwIfAborted } from "./network.ts";
 import type { RegistryContext } from "./registry-context.ts";
-import { withRetry } from "./retry.ts";
+import { withAttempts, withRetry } from "./retry.ts";
 import { StorageLinks } from "./storage-links.ts";
 import { type CallOptions, checkRange, type Store } from "./store.ts";
 import { type Answer, lengthOf, unexpected } from "./transport.ts";
 import { uploadBlob } from "./upload.ts";
 
 export function registryBlobs(context: RegistryContext): Pick<Store, "statBlob" | "readBlob" | "writeBlob"> {
-  const { transport, policy, network, at } = context;
+  const { transport, network, at } = context;
   const links = new StorageLinks(transport.origin);
 
   const statBlob = async (digest: Digest, { signal }: CallOptions = {}): Promise<number | undefined> => {
@@ -47,8 +47,9 @@ export function registryBlobs(context: RegistryContext): Pick<Store, "statBlob" 
     return total;
   };
 
-  const readBlob: Store["readBlob"] = async (digest, { range, signal } = {}) => {
+  const readBlob: Store["readBlob"] = async (digest, { range, signal, attempts } = {}) => {
     checkRange(range);
+    const policy = withAttempts(context.policy, attempts);
     const url = at(`blobs/${digest}`);
     const what = describeExchange({ method: "GET", url });
     const start = range?.offset ?? 0;

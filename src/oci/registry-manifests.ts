@@ -20,7 +20,7 @@ import {
 import { throwIfAborted } from "./network.ts";
 import { checkTagOrDigest, isTag } from "./reference.ts";
 import type { RegistryContext } from "./registry-context.ts";
-import { lastStatus, type RegistryError } from "./retry.ts";
+import { lastAnswer, type RegistryError } from "./retry.ts";
 import type { BlobsMissing, CallOptions, Store } from "./store.ts";
 import { type Answer, unexpected } from "./transport.ts";
 import { uploadBlob } from "./upload.ts";
@@ -129,7 +129,7 @@ export function registryManifests(context: RegistryContext, statBlob: Store["sta
       answer = await transport.call(exchange);
     } catch (error) {
       throwIfAborted(signal, network.signal);
-      const status = lastStatus(error);
+      const status = lastAnswer(error)?.status;
       if (!(error instanceof NixcacheError) || (error.code === "unreachable" && !isFault(status)))
         throw error;
       return missingAfter(status, mediaType, bytes, { refused: error }, signal);

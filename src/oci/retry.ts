@@ -13,6 +13,8 @@ export interface RetryPolicy {
   readonly attempts: number;
   /** Tries when nobody listens there, or the host has no address: waiting rarely mends that. */
   readonly refusedAttempts: number;
+  /** Tries when no answer came in time: each one takes that long. */
+  readonly lateAttempts: number;
   /** Tries for an answer that is complete and wrong, such as bytes of another digest. */
   readonly damagedAttempts: number;
   /** The first wait in ms; each further one doubles. Never waits less. */
@@ -38,6 +40,7 @@ export interface RetryPolicy {
 export const PATIENT: RetryPolicy = {
   attempts: 8,
   refusedAttempts: 3,
+  lateAttempts: Number.POSITIVE_INFINITY,
   damagedAttempts: 3,
   floorMs: 500,
   capMs: 60_000,
@@ -52,13 +55,14 @@ export const PATIENT: RetryPolicy = {
 export const BRISK: RetryPolicy = {
   attempts: 3,
   refusedAttempts: 1,
+  lateAttempts: 1,
   damagedAttempts: 2,
   floorMs: 500,
   capMs: 2_000,
   secondaryLimitMs: 60_000,
   budgetMs: 5_000,
   connectTimeoutMs: 10_000,
-  stallTimeoutMs: 30_000,
+  stallTimeoutMs: 10_000,
   answerTimeoutMs: 30_000,
 };
 
@@ -155,14 +159,18 @@ export function messageWait(body: string): number | undefined {
 
 /** The cause of a failure that is an answer, however often it was asked for; a network that fails has none. */
 export class AnsweredWith extends Error {
-  constructor(readonly status: number) {
+  constructor(
+    readonly status: number,
+    /** What it asked for, in ms. */
+    readonly afterMs?: number,
+  ) {
     super(`HTTP status ${status}`);
   }
 }
 
-/** The status that was answered to the end, where that is why it failed. */
-export function lastStatus(error: unknown): number | undefined {
-  return error instanceof Error && error.cause instanceof AnsweredWith ? error.cause.status : undefined;
+/** What was answered to the end, where that is why it failed. */
+export function lastAnswer(error: unknown): AnsweredWith | undefined {
+  return error instanceof Error && error.cause instanceof AnsweredWith ? error.cause : undefined;
 }
 
 /** The policy with fewer tries. */
@@ -170,14 +178,17 @@ export function withAttempts(policy: RetryPolicy, attempts: number | undefined):
   return attempts === undefined ? policy : { ...policy, attempts: Math.min(policy.attempts, attempts) };
 }
 
+/** What waiting for an answer, or for the next byte, ends with. */
+export class Late extends Error {}
+
 /** A failure that another try may mend. `withRetry` throws `failure` when it gives up. */
 export class TransientFailure extends Error {
   constructor(
     readonly failure: NixcacheError,
     /** What the other side asked for, in ms. */
     readonly afterMs?: number,
-    /** Few tries: nobody listens or there is no such host, or the answer was complete and wrong. */
-    readonly few?: "refused" | "damaged",
+    /** Few tries: nobody listens or there is no such host, no answer in time, or one that was complete and wrong. */
+    readonly few?: "refused" | "late" | "damaged",
   ) {
     super(failure.message);
   }
@@ -199,7 +210,11 @@ export function networkFailure(what: string, error: unknown): TransientFailure {
       ? "Check the host and port of the cache reference, and the network."
       : "Try again; if it lasts, check the network, proxy settings and the registry's status page.",
   });
-  return new TransientFailure(failure, undefined, refused ? "refused" : undefined);
+  return new TransientFailure(
+    failure,
+    undefined,
+    refused ? "refused" : cause instanceof Late ? "late" : undefined,
+  );
 }
 
 function reasonOf(code: string, cause: unknown): string {

@@ -90,6 +90,7 @@ export interface Store {
    * and the reader of a whole blob hashes anyway.
    * @param options.size bytes of the whole blob, where the reader knows; for a cache in front of the store
    * @param options.isPack whether the blob holds many small files, of which the range is one; for such a cache, too
+   * @param options.attempts fewer tries than usual
    */
   readBlob(
     digest: Digest,
@@ -97,6 +98,7 @@ export interface Store {
       range?: ByteRange | undefined;
       size?: number | undefined;
       isPack?: boolean | undefined;
+      attempts?: number | undefined;
     },
   ): Promise<ReadableStream<Uint8Array> | undefined>;
   /** Stores a blob. Safe to repeat, and for many writers of the same blob at once. */

@@ -13,7 +13,7 @@ import { deniedError } from "./denied.ts";
 import { RAW_EXCHANGE } from "./hop.ts";
 import { type Network, onAbort, throwIfAborted } from "./network.ts";
 import type { RegistryReference } from "./reference.ts";
-import { classify, networkFailure, type RetryPolicy, TransientFailure } from "./retry.ts";
+import { AnsweredWith, classify, Late, networkFailure, type RetryPolicy, TransientFailure } from "./retry.ts";
 
 /** Where a registry states none. https://distribution.github.io/distribution/spec/auth/token/#token-response-fields */
 const DEFAULT_LIFETIME_S = 60;
@@ -144,7 +144,7 @@ async function requestToken(
     throwIfAborted(network.signal);
     throw networkFailure(
       what,
-      late ? new Error(`no answer within ${policy.connectTimeoutMs / 1000} s`) : error,
+      late ? new Late(`no answer within ${policy.connectTimeoutMs / 1000} s`) : error,
     );
   } finally {
     stopTimer();
@@ -164,7 +164,9 @@ function readToken(
   const { reference, network } = options;
   const verdict = classify(status, headers, body, network.now(), options.policy.secondaryLimitMs);
   if (verdict.kind === "retry") {
-    const failure = new NixcacheError("unreachable", `${what}: got ${status} ${wordsIn(body)}`.trimEnd());
+    const failure = new NixcacheError("unreachable", `${what}: got ${status} ${wordsIn(body)}`.trimEnd(), {
+      cause: new AnsweredWith(status, verdict.afterMs),
+    });
     throw new TransientFailure(failure, verdict.afterMs);
   }
   // GHCR answers 404 here to nobody, but a realm that hides packages may: that is a refusal, not absence.

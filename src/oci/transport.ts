@@ -14,6 +14,7 @@ import type { RegistryReference } from "./reference.ts";
 import {
   AnsweredWith,
   classify,
+  Late,
   networkFailure,
   parseErrors,
   type RegistryError,
@@ -125,7 +126,7 @@ export function createTransport(options: TransportOptions): Transport {
         `${describeExchange(exchange)}: got ${status}${said(errors, text)}`,
         {
           hint: "Try again later; the registry's status page or its rate limits may say more.",
-          cause: new AnsweredWith(status),
+          cause: new AnsweredWith(status, verdict.afterMs),
         },
       );
       throw new TransientFailure(failure, verdict.afterMs);
@@ -188,15 +189,14 @@ export function createTransport(options: TransportOptions): Transport {
       const bytes = await readBounded(answer.body, limit, describeExchange(exchange));
       const length = lengthOf(answer);
       if (late || (length !== undefined && answer.body !== null && length !== bytes.length)) {
-        throw new Error(
-          late ? `no complete answer within ${policy.stallTimeoutMs / 1000} s` : "the answer was cut short",
-        );
+        throw new Error("the answer was cut short");
       }
       return { ...answer, bytes };
     } catch (error) {
       if (error instanceof NixcacheError) throw error;
       throwIfAborted(exchange.signal, network.signal);
-      throw networkFailure(describeExchange(exchange), error);
+      const cause = late ? new Late(`no complete answer within ${policy.stallTimeoutMs / 1000} s`) : error;
+      throw networkFailure(describeExchange(exchange), cause);
     } finally {
       stop();
       answer.close();

@@ -2,17 +2,19 @@
 import type { NarLocation } from "../cache/index-reader.ts";
 import { isBase32 } from "../nar/base32.ts";
 import { parseNarInfo } from "../nar/narinfo.ts";
+import type { ByteRange } from "../oci/store.ts";
 import type { ReadOptions } from "../protocol/blob-range.ts";
 import { type NarFileSource, narFileSize } from "../protocol/nar-file.ts";
 import type { Exchange } from "./exchange.ts";
 import type { MemoryBudget } from "./memory.ts";
 import { isBuffered, readNar, streamNar } from "./nar.ts";
-import { contentRange, isNotModified, requestedRange } from "./range.ts";
-import { TEXT, text } from "./respond.ts";
+import { contentRange, cut, isNotModified, requestedRange } from "./range.ts";
+import { TEXT } from "./respond.ts";
 import type { Source } from "./source.ts";
 
 export interface NarContext {
-  readonly onError: (message: string) => void;
+  /** Told why a transfer was broken off, when it was not the client who did. */
+  readonly onBroken: (error: unknown) => void;
   /** Number of requests that are not fully answered yet. */
   readonly underWay: () => number;
   readonly memory: MemoryBudget;
@@ -26,7 +28,7 @@ export interface NarContext {
 const NAR_TYPE = "application/x-nix-nar";
 
 /** Headers of an upstream's answer that come back. */
-const PASSED = ["content-type", "content-length", "content-range", "accept-ranges", "etag", "last-modified"];
+const PASSED = ["content-type", "content-length", "content-range", "etag", "last-modified"];
 
 export async function ownNar(
   file: string,
@@ -34,7 +36,7 @@ export async function ownNar(
   store: Source["store"],
   request: Request,
   {
-    onError,
+    onBroken,
     underWay,
     memory,
     connections,
@@ -77,28 +79,41 @@ export async function ownNar(
     const bytes = await readNar(source, store, { signal, range });
     return new Response(bytes as Uint8Array<ArrayBuffer>, init);
   }
-  const stream = await streamNar(source, store, { signal, range, memory, connections, clock, onError });
+  const stream = await streamNar(source, store, { signal, range, memory, connections, clock, onBroken });
   return new Response(exchange.stream(stream), init);
 }
 
-/** @param found what upstreams say */
-export function upstreamNar(
-  found: Response | "absent" | "failed",
-  request: Request,
-  isLoaded: boolean,
-): Response {
-  // Before an index was ever loaded nobody knows what our own cache has.
-  if (found === "absent" && !isLoaded) {
-    return text(request.method, 503, "the index of the cache has not been loaded yet\n");
-  }
-  if (found === "absent") return text(request.method, 404, "not found\n");
-  if (found === "failed") return text(request.method, 503, "the upstream cache cannot be reached\n");
+/**
+ * What an upstream answered, as we answer. We say of every NAR that it can be asked for in ranges: where the upstream has
+ * none, the range is cut out of what it sends.
+ */
+export function upstreamNar(found: Response, request: Request): Response {
   const headers = new Headers({ "content-type": NAR_TYPE });
   for (const name of PASSED) {
     const value = found.headers.get(name);
     if (value !== null) headers.set(name, value);
   }
-  return new Response(found.body, { status: found.status, headers });
+  const range = rangeToCut(found, request);
+  if (range === undefined || found.body === null)
+    return new Response(found.body, { status: found.status, headers });
+  headers.set("content-length", String(range.length));
+  headers.set("content-range", contentRange(range, lengthOf(found)));
+  return new Response(cut(found.body, range), { status: 206, headers });
+}
+
+/** Of an answer that is the whole in the place of the range that was asked for, where its length is known. */
+function rangeToCut(found: Response, { method, headers }: Request): ByteRange | undefined {
+  // With an If-Range the whole may be the right answer.
+  if (found.status !== 200 || method === "HEAD" || headers.has("if-range")) return undefined;
+  const size = lengthOf(found);
+  const range = size > 0 ? requestedRange(headers, size, undefined) : undefined;
+  return range === "unsatisfiable" ? undefined : range;
+}
+
+/** 0 where it is not stated. */
+function lengthOf({ headers }: Response): number {
+  const length = headers.get("content-length") ?? "";
+  return /^\d{1,15}$/.test(length) ? Number(length) : 0;
 }
 
 /** The FileHash: stated by the narinfo, and for an entry that has left the index by the file's own name. */

@@ -2,38 +2,36 @@
  * The server as a function from request to response. It knows neither ports nor signals.
  *
  * Which status Nix makes what of decides every failure here (rule 8): a narinfo is 200 or 404, since a 5xx
- * aborts the client's build; a NAR that cannot be had is a 5xx, since the client then asks the next
- * substituter; and `/nix-cache-info` is 503 until an index was loaded, since the client then skips us.
+ * aborts the client's build; a NAR that cannot be had is a 404, since the client then goes on to the next
+ * substituter, and a 503 while its download is resumed (resume.ts); and until an index was loaded `/nix-cache-info`
+ * and NARs are 503, since the client then skips us.
  */
-import type { Part } from "../cache/part.ts";
 import { messageOf } from "../errors.ts";
-import type { Digest } from "../oci/digest.ts";
+import { LeftAlone } from "../upstream/failure.ts";
 import { upstreamAttached } from "./answer-attached.ts";
-import { type NarContext, ownNar, upstreamNar } from "./answer-nar.ts";
 import { ownAttached, ownListing } from "./attached.ts";
 import type { ServedCache } from "./cache.ts";
 import { Exchange } from "./exchange.ts";
 import type { Guard } from "./guard.ts";
+import {
+  acceptRanges,
+  type NarRequestOptions,
+  type NarWorld,
+  NOT_LOADED,
+  narRequest,
+} from "./nar-request.ts";
 import type { Page } from "./page/page.ts";
+import { passed } from "./pass.ts";
 import { PROMETHEUS_TYPE } from "./prometheus.ts";
-import { clientGone, sandboxed, TEXT, text } from "./respond.ts";
+import { clientGone, TEXT, text } from "./respond.ts";
+import { BrokenDownloads } from "./resume.ts";
 import { type Route, route } from "./route.ts";
 import { type Source, sourceOf } from "./source.ts";
 import type { Traffic } from "./traffic.ts";
-import type { FetchNar, UpstreamNars } from "./upstream-nars.ts";
-import type { Upstreams } from "./upstreams.ts";
-import type { Writer } from "./writer.ts";
 
-export interface HandlerOptions extends Omit<NarContext, "exchange"> {
+export interface HandlerOptions extends NarRequestOptions {
   /** Asked in order; the first that has something answers. */
   readonly caches: readonly ServedCache[];
-  readonly upstreams: Upstreams;
-  /** Keeps NARs of upstreams on disk; undefined: they are passed on. */
-  readonly upstreamNars?: UpstreamNars | undefined;
-  /** Whether a blob is on this machine's disk. */
-  readonly isOnDisk?: ((digest: Digest) => boolean) | undefined;
-  /** Accepts uploads; undefined: nobody does. */
-  readonly writer?: Writer | undefined;
   /** What `/_status` answers. */
   readonly status: () => Record<string, unknown>;
   /** What `/metrics` answers. */
@@ -58,14 +56,22 @@ const NOT_FOUND = "not found\n";
 
 const ABSENT = { status: 404, headers: TEXT };
 
-export function createHandler(options: HandlerOptions): (request: Request) => Response | Promise<Response> {
-  const { traffic, clock, watch } = options;
+/** What the handler keeps from one request to another. */
+interface Served extends HandlerOptions {
+  readonly broken: BrokenDownloads;
+}
+
+export function createHandler(given: HandlerOptions): (request: Request) => Response | Promise<Response> {
+  const { traffic, clock, watch } = given;
+  const options: Served = { ...given, broken: new BrokenDownloads(clock) };
   return (request) => {
     const { method } = request;
     const found = route(method, request.url);
     const kind = method === "PUT" && options.writer !== undefined ? "upload" : found.kind;
     const exchange = new Exchange(traffic.of(kind), clock(), watch?.(request));
+    const isNar = found.kind === "nar" || found.kind === "from";
     const begin = (response: Response) => {
+      if (isNar) acceptRanges(response);
       exchange.begin(response, method === "HEAD", clock());
       return response;
     };
@@ -86,7 +92,7 @@ const GUARDED: ReadonlySet<Route["kind"]> = new Set(["status", "metrics", "page"
 function answer(
   found: Route,
   request: Request,
-  options: HandlerOptions,
+  options: Served,
   exchange: Exchange,
 ): Response | Promise<Response> {
   if (request.method === "PUT" && options.writer !== undefined) {
@@ -98,11 +104,12 @@ function answer(
     case "cache-info":
       return isLoaded(options)
         ? text(request.method, 200, CACHE_INFO, { "content-type": "text/x-nix-cache-info" })
-        : text(request.method, 503, "the index of the cache has not been loaded yet\n");
+        : text(request.method, 503, NOT_LOADED);
     case "narinfo":
       return narinfo(found.storeHash, request, options, exchange);
     case "nar":
-      return nar(found, request, options, exchange);
+    case "from":
+      return narRequest(found, request, options, narWorld(options), exchange);
     case "public-key":
       return publicKey(request, options);
     case "status":
@@ -113,8 +120,6 @@ function answer(
       return text(request.method, 405, `method not allowed; allowed here: ${found.allow}\n`, {
         allow: found.allow,
       });
-    case "from":
-      return fromUpstream(found, request, options, exchange);
     case "listing":
       return (
         ownListing(found.storeHash, request, sourcesOf(options), { ...options, exchange }) ??
@@ -176,54 +181,6 @@ function narinfoAbsent(request: Request, exchange: Exchange): Response {
   return new Response(NOT_FOUND, ABSENT);
 }
 
-async function nar(
-  { file, path }: { file: string; path: string },
-  request: Request,
-  options: HandlerOptions,
-  exchange: Exchange,
-): Promise<Response> {
-  // Nix asks before it sends a NAR: what only an upstream has must be sent.
-  const asksToSend = request.method === "HEAD" && options.writer !== undefined;
-  if (asksToSend && !options.writer?.keepsNar(file)) return text(request.method, 404, NOT_FOUND);
-  for (const source of sourcesOf(options)) {
-    const located = source.view.nar(file);
-    if (located === undefined) continue;
-    const isKept = isOnDisk(located.parts, options);
-    exchange.source = source === options.writer ? "journal" : isKept ? "disk" : "cache";
-    return ownNar(file, located, source.store, request, { ...options, exchange });
-  }
-  const fetch: FetchNar = (asked) => options.upstreams.nar(path, asked);
-  return theirNar(path, fetch, request, options, exchange, isLoaded(options));
-}
-
-/** A NAR that is asked for so can only be the upstream's; what we have loaded does not matter. */
-async function fromUpstream(
-  { upstream, path }: { upstream: string; path: string },
-  request: Request,
-  options: HandlerOptions,
-  exchange: Exchange,
-): Promise<Response> {
-  const fetch: FetchNar = (asked) => options.upstreams.from(upstream, path, asked);
-  return theirNar(`from/${upstream}/${path}`, fetch, request, options, exchange, true);
-}
-
-/** @param url as it stands in the narinfo */
-async function theirNar(
-  url: string,
-  fetch: FetchNar,
-  request: Request,
-  options: HandlerOptions,
-  exchange: Exchange,
-  isLoaded: boolean,
-): Promise<Response> {
-  const kept = options.upstreamNars?.find(url, request, fetch);
-  if (kept === undefined)
-    return passed(upstreamNar(await fetch(request), request, isLoaded), request, exchange);
-  exchange.source = isOnDisk(kept.located.parts, options) ? "disk" : "upstream";
-  // Not every upstream has ranges, so no windows: what is read ahead waits on disk.
-  return ownNar("", kept.located, kept.store, request, { ...options, memory: undefined, exchange });
-}
-
 async function attached(
   path: string,
   request: Request,
@@ -233,17 +190,8 @@ async function attached(
   return passed(await upstreamAttached(path, request, upstreams), request, exchange);
 }
 
-/** The answer of an upstream, counted. */
-function passed(response: Response, request: Request, exchange: Exchange): Response {
-  const { status, headers } = sandboxed(response);
-  if (!response.ok) return response;
-  exchange.source = "upstream";
-  if (request.method === "HEAD" || response.body === null) return response;
-  return new Response(exchange.stream(response.body), { status, headers });
-}
-
-function isOnDisk(parts: readonly Part[], options: HandlerOptions): boolean {
-  return options.isOnDisk !== undefined && parts.every(({ blob }) => options.isOnDisk?.(blob));
+function narWorld(options: Served): NarWorld {
+  return { sources: sourcesOf(options), isLoaded: isLoaded(options), broken: options.broken };
 }
 
 /** Uploads that are not in a cache yet come first: they are newer. */
@@ -273,10 +221,27 @@ async function refresh(request: Request, options: HandlerOptions): Promise<Respo
   return text(request.method, 502, `the index could not be refreshed of ${failures.join("and of ")}`);
 }
 
-/** What went wrong on the way to an answer. A narinfo is then absent: 5xx would abort the client's build. */
-function failed(found: Route, { signal }: Request, error: unknown, { onError }: HandlerOptions): Response {
+/**
+ * Where an error of a server would end the client's build, or keep it from asking its next substituter. Listings, logs
+ * and realisations are such files, too.
+ */
+const ABSENT_AT_WORST: ReadonlySet<Route["kind"]> = new Set([
+  "narinfo",
+  "nar",
+  "from",
+  "listing",
+  "attached",
+]);
+
+/** What went wrong on the way to an answer. */
+function failed(
+  found: Route,
+  { signal, method }: Request,
+  error: unknown,
+  { onError }: HandlerOptions,
+): Response {
   if (signal.aborted) return clientGone();
-  onError(messageOf(error));
-  if (found.kind === "narinfo") return new Response("not found\n", { status: 404, headers: TEXT });
-  return new Response("the cache cannot be read now\n", { status: 502, headers: TEXT });
+  if (!(error instanceof LeftAlone)) onError(messageOf(error));
+  if (ABSENT_AT_WORST.has(found.kind)) return text(method, 404, NOT_FOUND);
+  return text(method, 502, "the cache cannot be read now\n");
 }

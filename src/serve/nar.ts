@@ -2,7 +2,7 @@
  * Sending a NAR. The last bytes go out only after all were found right, so that a client never sees a wrong NAR
  * end cleanly (rule 5).
  */
-import { messageOf, NixcacheError } from "../errors.ts";
+import { NixcacheError } from "../errors.ts";
 import { type NarFileSource, readNarFile } from "../protocol/nar-file.ts";
 import type { Source } from "./source.ts";
 
@@ -47,14 +47,14 @@ export async function readNar(
 /**
  * The NAR file, or a range of it, as a stream that holds back for a slow client. It errors, which breaks the transfer,
  * when anything is wrong. Starts reading at once: resolves when the first bytes are there, rejects when there are none.
- * @param options.onError told why a transfer was broken off, when it was not the client who did
+ * @param options.onBroken told why a transfer was broken off, when it was not the client who did
  */
 export async function streamNar(
   source: NarFileSource,
   store: Source["store"],
-  options: ReadOptions & { readonly onError: (message: string) => void },
+  options: ReadOptions & { readonly onBroken: (error: unknown) => void },
 ): Promise<ReadableStream<Uint8Array>> {
-  const { signal, onError } = options;
+  const { signal, onBroken } = options;
   const chunks = readNarFile(source, store, options);
   let next = await chunks.next();
   return new ReadableStream<Uint8Array>(
@@ -68,7 +68,7 @@ export async function streamNar(
         try {
           next = await chunks.next();
         } catch (error) {
-          if (!signal?.aborted) onError(messageOf(error));
+          if (!signal?.aborted) onBroken(error);
           throw error;
         }
         if (next.done) controller.close();

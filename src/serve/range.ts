@@ -50,3 +50,22 @@ export function isNotModified(headers: Headers, etag: string | undefined): boole
   const tags: string[] = text.match(/"[^"]*"/g) ?? [];
   return etag !== undefined && tags.includes(etag);
 }
+
+/** The bytes of `range` out of a body that begins before it. */
+export function cut(
+  body: ReadableStream<Uint8Array>,
+  { offset, length }: ByteRange,
+): ReadableStream<Uint8Array> {
+  const end = offset + length;
+  let at = 0;
+  return body.pipeThrough(
+    new TransformStream<Uint8Array, Uint8Array>({
+      transform(chunk, controller) {
+        const piece = chunk.subarray(Math.max(0, offset - at), Math.max(0, end - at));
+        at += chunk.length;
+        if (piece.length > 0) controller.enqueue(piece);
+        if (at >= end) controller.terminate();
+      },
+    }),
+  );
+}

@@ -9,9 +9,10 @@ import { parseHash } from "../nar/hash.ts";
 import { parseNarInfo } from "../nar/narinfo.ts";
 import { type BlobCache, downloadAtOnce } from "../oci/blob-cache.ts";
 import type { Digest } from "../oci/digest.ts";
-import type { ByteRange } from "../oci/store.ts";
 import type { BlobReader } from "../protocol/blob-range.ts";
+import { LeftAlone } from "../upstream/failure.ts";
 import { Lru } from "./lru.ts";
+import { cut } from "./range.ts";
 import type { ClientRequest } from "./upstreams.ts";
 
 /** More than the closure of any system; about 8 MiB. */
@@ -36,6 +37,11 @@ export class UpstreamNars {
     this.#known.set(url, { digest, size: fileSize });
   }
 
+  /** It is not what its narinfo states. */
+  forget(url: string): void {
+    this.#known.delete(url);
+  }
+
   /**
    * Where the NAR of this URL can be read, if a narinfo has told of it.
    * @param fetch asks the upstreams for it
@@ -51,7 +57,7 @@ export class UpstreamNars {
     const store = this.#cache.over(
       { name: `the upstream, ${url},`, readBlob: (_, options) => read(url, size, client, fetch, options) },
       // Not every upstream has ranges.
-      { download: downloadAtOnce, onWrong: () => this.#known.delete(url) },
+      { download: downloadAtOnce, onWrong: () => this.forget(url) },
     );
     return {
       located: { parts: [{ blob: digest, size, offset: 0, length: size }] },
@@ -75,7 +81,7 @@ async function read(
   if (range) headers.set("range", `bytes=${range.offset}-${range.offset + range.length - 1}`);
   const found = await fetch({ method: "GET", headers, signal: signal ?? client.signal });
   if (found === "absent") return undefined;
-  if (found === "failed") throw new NixcacheError("unreachable", `GET ${url}: no upstream answered`);
+  if (found === "failed") throw new LeftAlone(`GET ${url}: no upstream answered`);
   // Who has no ranges gives all of it.
   if (found.status === 200) return (range && found.body ? cut(found.body, range) : found.body) ?? undefined;
   const isRange = found.headers.get("content-range")?.startsWith(`bytes ${range?.offset}-`) === true;
@@ -84,21 +90,5 @@ async function read(
   throw new NixcacheError(
     "unreachable",
     `GET ${url}: got status ${found.status} from the upstream, expected ${range ? "the range asked for" : "the file"}`,
-  );
-}
-
-/** The bytes of `range` out of a body that begins before it. */
-function cut(body: ReadableStream<Uint8Array>, { offset, length }: ByteRange): ReadableStream<Uint8Array> {
-  const end = offset + length;
-  let at = 0;
-  return body.pipeThrough(
-    new TransformStream<Uint8Array, Uint8Array>({
-      transform(chunk, controller) {
-        const piece = chunk.subarray(Math.max(0, offset - at), Math.max(0, end - at));
-        at += chunk.length;
-        if (piece.length > 0) controller.enqueue(piece);
-        if (at >= end) controller.terminate();
-      },
-    }),
   );
 }

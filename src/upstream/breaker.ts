@@ -2,13 +2,19 @@
  * A circuit breaker: whether something that fails is to be asked at all, so that waiting for it is paid once and not
  * by every question. https://martinfowler.com/bliki/CircuitBreaker.html
  *
- * Closed, everything is asked. What fails opens it for a while that doubles each time. After that while it stays open
- * until a probe succeeds, which no question waits for.
+ * Closed, everything is asked. What fails opens it for a while. After that while it stays open until a probe succeeds,
+ * which no question waits for.
  */
 import type { Host } from "../host.ts";
 
-const FIRST_WAIT_MS = 1_000;
+/** How long to leave it alone, in milliseconds, when it opens for the n-th time (from 0) after a failure that took so long. */
+export type Pause = (opened: number, tookMs: number) => number;
+
+/** What is waited for at most because it asks so, in milliseconds. */
 const MAX_WAIT_MS = 5 * 60_000;
+
+/** From a second to five minutes. */
+const DOUBLING: Pause = (opened) => Math.min(5 * 60_000, 1_000 * 2 ** Math.min(opened, 20));
 
 /** Failures in a row that open it, where one alone may be about what was asked for. */
 const MAX_IN_A_ROW = 3;
@@ -24,6 +30,7 @@ export interface BreakerFailure {
 
 export class Breaker {
   readonly #host: Pick<Host, "now" | "random">;
+  readonly #pause: Pause;
   /** Since the last success. */
   #inARow = 0;
   /** How often it has opened since the last success. */
@@ -32,8 +39,10 @@ export class Breaker {
   #openedAt = Number.NEGATIVE_INFINITY;
   #retryAt: number | undefined;
 
-  constructor(host: Pick<Host, "now" | "random">) {
+  /** @param pause default: doubling, from a second to five minutes */
+  constructor(host: Pick<Host, "now" | "random">, pause: Pause = DOUBLING) {
     this.#host = host;
+    this.#pause = pause;
   }
 
   get isOpen(): boolean {
@@ -65,11 +74,12 @@ export class Breaker {
     // What has answered since then lives: closing the door would take more from clients than it saves them.
     const lives = this.#succeededAt > askedAt;
     if (!this.isOpen && this.#inARow < MAX_IN_A_ROW && (!whole || lives)) return false;
-    const grown = Math.min(MAX_WAIT_MS, FIRST_WAIT_MS * 2 ** Math.min(this.#opened, 20));
+    const now = this.#host.now();
+    const pause = this.#pause(this.#opened, now - askedAt);
     // Chance keeps many servers from coming back at the same moment.
-    const wait = Math.max(grown * (0.5 + this.#host.random() / 2), Math.min(waitMs, MAX_WAIT_MS));
+    const wait = Math.max(pause * (0.5 + this.#host.random() / 2), Math.min(waitMs, MAX_WAIT_MS));
     this.#opened++;
-    this.#openedAt = this.#host.now();
+    this.#openedAt = now;
     this.#retryAt = this.#openedAt + wait;
     return true;
   }

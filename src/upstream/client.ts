@@ -139,6 +139,11 @@ export function openUpstream(url: string, options: UpstreamOptions): Upstream {
         const message = `${what}: got content encoding ${preview(encoding)}, expected none`;
         throw new UpstreamFailure(message, { status });
       }
+      // A page to sign in at, say. Nix would take it for the NAR and end the build.
+      if (!init.encoded && isPage(headers)) {
+        await body?.cancel();
+        throw new UpstreamFailure(`${what}: got a page (text/html), expected a file`, { status });
+      }
       if (body === null || init.method === "HEAD") return response;
       const length = lengthOf(headers);
       const { signal, onBroken } = init;
@@ -183,6 +188,10 @@ async function isCacheInfo(response: Response | undefined): Promise<boolean> {
     if (error instanceof NixcacheError) return false;
     throw error;
   }
+}
+
+function isPage(headers: Headers): boolean {
+  return /^text\/html\b/i.test(headers.get("content-type") ?? "");
 }
 
 /** The Content-Length, where there is one that can be counted. */

@@ -23,3 +23,10 @@ export class UpstreamFailure extends NixcacheError {
     this.retryAfter = retryAfter ?? null;
   }
 }
+
+/** Of something that fails, and was told when it began to: who meets it later has nothing to tell. */
+export class LeftAlone extends NixcacheError {
+  constructor(message: string) {
+    super("unreachable", message);
+  }
+}

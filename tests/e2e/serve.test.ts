@@ -250,13 +250,13 @@ describeWith(["nix", "registry"], "serve", () => {
       await server.stop();
     });
 
-    test.each([429, 500, 503])("that answers %d, or is dead: narinfo 404, NAR 503, soon", async (status) => {
+    test.each([429, 500, 503])("that answers %d, or is dead: narinfo 404, NAR 404, soon", async (status) => {
       const failing = Bun.serve({ port: 0, fetch: () => new Response("slow down", { status }) });
       for (const url of [`http://127.0.0.1:${failing.port}`, "http://127.0.0.1:1"]) {
         const server = await serve(["--cache", cli.path("empty"), "--upstream", url]);
         const started = performance.now();
         expect((await server.get(`/${ABSENT}.narinfo`)).status).toBe(404);
-        expect((await server.get("/nar/absent.nar.zst")).status).toBe(503);
+        expect((await server.get("/nar/absent.nar.zst")).status).toBe(404);
         expect(performance.now() - started).toBeLessThan(SOON_MS);
         await server.stop();
       }

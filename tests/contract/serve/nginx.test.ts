@@ -122,6 +122,7 @@ describeWith(["nginx"], "beside nginx", () => {
       traffic: new Traffic(),
       connections: 1,
       clock: () => 0,
+      sleep: realHost.sleep,
       underWay: () => 1,
       status: () => ({}),
       metrics: () => "",

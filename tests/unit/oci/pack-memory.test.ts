@@ -1,5 +1,6 @@
 /** Packs in memory: the second slice of a blob brings the whole of it, once, and nothing wrong. */
 import { expect, test } from "bun:test";
+import { NixcacheError } from "../../../src/errors.ts";
 import { type Digest, digestOf } from "../../../src/oci/digest.ts";
 import { rememberPacks } from "../../../src/oci/pack-memory.ts";
 import type { ByteRange, Store } from "../../../src/oci/store.ts";
@@ -112,6 +113,23 @@ test("a blob that is absent, too short or too long is what the store says of the
     expect(await store.slice("pack", 5, 5)).toEqual(store.right("pack", 5, 5));
     expect(store.asked.at(-1)).toEqual({ offset: 5, length: 5 });
   }
+});
+
+test("a registry that does not answer is asked once for each slice, not for the pack and for the slice", async () => {
+  let isDown = false;
+  const store = storeOf({ pack: MIB }, (bytes) => {
+    if (isDown) throw new NixcacheError("unreachable", "nobody listens there");
+    return bytes;
+  });
+  await store.slice("pack", 0, 700);
+  isDown = true;
+  store.asked.length = 0;
+  for (let i = 1; i <= 3; i++) {
+    await expect(store.slice("pack", 700, 700)).rejects.toThrow("nobody listens there");
+    expect(store.asked).toHaveLength(i);
+  }
+  isDown = false;
+  expect(await store.slice("pack", 700, 700)).toEqual(store.right("pack", 700, 700));
 });
 
 test("rule 6: packs take up 16 MiB at most, those that are coming included", async () => {

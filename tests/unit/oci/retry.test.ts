@@ -2,8 +2,11 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { NixcacheError } from "../../../src/errors.ts";
 import {
+  AnsweredWith,
   BRISK,
   classify,
+  Late,
+  lastAnswer,
   messageWait,
   networkFailure,
   PATIENT,
@@ -159,7 +162,7 @@ describe("waits", () => {
 
 describe("trying again", () => {
   const failure = new NixcacheError("unreachable", "PUT x: got 502", { hint: "Wait." });
-  const failing = (times: number, afterMs?: number, few?: "refused" | "damaged") => {
+  const failing = (times: number, afterMs?: number, few?: "refused" | "late" | "damaged") => {
     let tries = 0;
     const attempt = async () => {
       if (++tries <= times) throw new TransientFailure(failure, afterMs, few);
@@ -201,6 +204,26 @@ describe("trying again", () => {
     const brisk = failing(100, undefined, "refused");
     await expect(withRetry(BRISK, network, brisk.attempt)).rejects.toBe(failure);
     expect(brisk.tries()).toBe(1);
+  });
+
+  test("is no further wait for whoever answers a client, where no answer came in time", async () => {
+    const network = testNetwork();
+    const { few } = networkFailure("GET x", new Late("no answer for 10 s"));
+    const brisk = failing(100, undefined, few as "late");
+    await expect(withRetry(BRISK, network, brisk.attempt)).rejects.toBe(failure);
+    expect([brisk.tries(), network.sleeps]).toEqual([1, []]);
+    const patient = failing(100, undefined, few as "late");
+    await expect(withRetry({ ...PATIENT, attempts: 9 }, network, patient.attempt)).rejects.toThrow("9 tries");
+  });
+
+  test("keeps what the registry has answered, and how long it asks to wait", async () => {
+    const attempt = async () => {
+      const cause = new AnsweredWith(429, 90_000);
+      throw new TransientFailure(new NixcacheError("unreachable", "GET x: got 429", { cause }), 90_000);
+    };
+    const error = await withRetry(BRISK, testNetwork(), attempt).catch((thrown) => thrown);
+    expect(lastAnswer(error)).toMatchObject({ status: 429, afterMs: 90_000 });
+    expect(error.message).toContain("asks to wait 90 s more");
   });
 
   test("is only for what is transient", async () => {

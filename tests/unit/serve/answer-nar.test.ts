@@ -2,6 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import type { Part } from "../../../src/cache/part.ts";
+import { messageOf } from "../../../src/errors.ts";
 import { encodeBase32 } from "../../../src/nar/base32.ts";
 import { digestOf } from "../../../src/oci/digest.ts";
 import { type NarContext, ownNar } from "../../../src/serve/answer-nar.ts";
@@ -42,7 +43,7 @@ async function narOf(sizes: readonly number[]): Promise<Case> {
   const name = encodeBase32(new Bun.CryptoHasher("sha256").update(content).digest());
   const errors: string[] = [];
   const context: NarContext = {
-    onError: (message) => void errors.push(message),
+    onBroken: (error) => void errors.push(messageOf(error)),
     underWay: () => 1,
     memory: new MemoryBudget(),
     connections: 3,
