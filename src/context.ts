@@ -31,6 +31,7 @@ import { readBlobRange } from "./protocol/blob-range.ts";
 import type { ProtocolContext } from "./protocol/context.ts";
 import { MemoryBudget } from "./serve/memory.ts";
 import { type Fetch, readAuthorities, trusting } from "./system/certificates.ts";
+import { tellingOfProxies } from "./system/proxy.ts";
 import type { Log } from "./terminal/log.ts";
 import type { Screen } from "./terminal/screen.ts";
 import { openUpstream, type Upstream } from "./upstream/client.ts";
@@ -96,7 +97,8 @@ export function threadCount(): number {
 /** The network's fetch, trusting whom Nix trusts. @throws `filesystem` when it is told to trust what cannot be read */
 export function systemFetch(env: Environment): Fetch {
   const file = authoritiesFile(env);
-  return trusting(file === undefined ? undefined : readAuthorities(file), (url, init) => fetch(url, init));
+  const send = tellingOfProxies(env, (url, init) => fetch(url, init));
+  return trusting(file === undefined ? undefined : readAuthorities(file), send);
 }
 
 /** The cache of a reference with its local index; dispose of it at the end. */

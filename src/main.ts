@@ -10,6 +10,7 @@ import { DESCRIPTION } from "./commands/man.ts";
 import { isActions } from "./config.ts";
 import { type Context, realHost, threadCount } from "./context.ts";
 import { type ErrorCode, EXIT_CODES, messageOf, NixcacheError, systemCode } from "./errors.ts";
+import { withoutProxyForLoopback } from "./system/proxy.ts";
 import { createLog, createStepLog } from "./terminal/log.ts";
 import { VERSION } from "./version.ts";
 
@@ -22,7 +23,9 @@ const main = defineCommand({
   subCommands: { ...commands },
 });
 
-const env = process.env;
+/** As the person has it; what fetch itself reads knows in addition that a proxy's 127.0.0.1 is not this machine. */
+const env = { ...process.env };
+Object.assign(process.env, withoutProxyForLoopback(env));
 const terminal = process.stderr.isTTY === true && env.TERM !== "dumb" && !env.CI;
 const writeLine = (line: string) => void process.stderr.write(`${line}\n`);
 const step = isActions(env) ? new StepLog(writeLine, randomUUID()) : undefined;

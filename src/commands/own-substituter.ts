@@ -14,6 +14,7 @@ import { MemoryBudget } from "../serve/memory.ts";
 import { watchRegistry } from "../serve/registry-watch.ts";
 import { Traffic } from "../serve/traffic.ts";
 import { createUpstreams } from "../serve/upstreams.ts";
+import { withoutProxyForLoopback } from "../system/proxy.ts";
 import { listen, serverUrl } from "./listen.ts";
 
 const ADDRESS = { hostname: "127.0.0.1", port: 0 } as const;
@@ -74,7 +75,7 @@ export async function ownSubstituter(
   return {
     extraArgs: ["--option", "extra-substituters", url, ...keys],
     // A proxy's 127.0.0.1 is another one.
-    env: { ...env, no_proxy: [env.no_proxy ?? env.NO_PROXY, ADDRESS.hostname].filter(Boolean).join(",") },
+    env: { ...env, ...withoutProxyForLoopback(env) },
     async [Symbol.asyncDispose]() {
       await server.stop(true);
       upstreams.close();

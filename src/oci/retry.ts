@@ -206,9 +206,11 @@ export function networkFailure(what: string, error: unknown): TransientFailure {
   const refused = /ECONNREFUSED|ConnectionRefused|ENOTFOUND|DNS/i.test(code);
   const failure = new NixcacheError("unreachable", `${what}: ${reasonOf(code, cause)}`, {
     cause: error,
-    hint: refused
-      ? "Check the host and port of the cache reference, and the network."
-      : "Try again; if it lasts, check the network, proxy settings and the registry's status page.",
+    hint: PROXY.test(code)
+      ? "Look whether the proxy answers, or name what needs none in NO_PROXY."
+      : refused
+        ? "Check the host and port of the cache reference, and the network."
+        : "Try again; if it lasts, check the network, proxy settings and the registry's status page.",
   });
   return new TransientFailure(
     failure,
@@ -217,7 +219,11 @@ export function networkFailure(what: string, error: unknown): TransientFailure {
   );
 }
 
+/** Codes of what did not get past a proxy, which says so itself. */
+const PROXY = /^Proxy/;
+
 function reasonOf(code: string, cause: unknown): string {
+  if (PROXY.test(code)) return messageOf(cause);
   if (/REFUSED/i.test(code)) return "nobody listens there (connection refused)";
   if (code === "ENOTFOUND") return "the host has no address (DNS)";
   if (code === "ECONNRESET") return "the connection was closed before the answer was complete";

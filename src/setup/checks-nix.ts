@@ -4,6 +4,7 @@ import { askAcceptance } from "../nix/acceptance.ts";
 import { isTooOld, LEAST_NIX } from "../nix/least-version.ts";
 import { isSameCache } from "../nix/narinfo-cache.ts";
 import { type Check, note, ok, skipped, wrong } from "./check.ts";
+import { proxyChecks } from "./check-proxy.ts";
 import { checkRemembered } from "./check-remembered.ts";
 import type { Facts } from "./facts.ts";
 import { sample } from "./sample.ts";
@@ -26,6 +27,7 @@ export function nixChecks(facts: Facts, written: boolean): Check[] {
         return wrong(`Nix does not ask ${url}, only ${substituters.join(", ") || "nobody"}`, use);
       },
     },
+    ...proxyChecks(facts),
     { name: "keys", run: () => checkKeys(facts, use) },
     {
       name: "require-sigs",
