@@ -32,6 +32,7 @@ import type { ProtocolContext } from "./protocol/context.ts";
 import { MemoryBudget } from "./serve/memory.ts";
 import { type Fetch, readAuthorities, trusting } from "./system/certificates.ts";
 import { tellingOfProxies } from "./system/proxy.ts";
+import type { StandardInput } from "./system/standard-input.ts";
 import type { Log } from "./terminal/log.ts";
 import type { Screen } from "./terminal/screen.ts";
 import { openUpstream, type Upstream } from "./upstream/client.ts";
@@ -47,8 +48,6 @@ export interface Context {
   readonly signal: AbortSignal;
   /** Whether a person watches standard error. */
   readonly terminal: boolean;
-  /** Whether standard input is something to read rather than a keyboard. */
-  readonly stdinIsPiped: boolean;
   readonly threads: number;
   /** Standard output, where a person reads it; undefined where a file or another program takes it. */
   readonly screen?: Screen | undefined;
@@ -57,6 +56,8 @@ export interface Context {
   /** A result of many lines; waits while nobody takes them. */
   printAll(lines: Iterable<string>): Promise<void>;
   readStdin(): Promise<string>;
+  /** What is on standard input; nothing of it is read. */
+  probeStdin(): StandardInput;
   /** The process ends with this code although nothing was thrown. */
   setExitCode(code: number): void;
   /** From now on a first SIGINT or SIGTERM only fires `signal`: the command ends by itself, in its own time. */

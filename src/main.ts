@@ -11,6 +11,7 @@ import { isActions } from "./config.ts";
 import { type Context, realHost, threadCount } from "./context.ts";
 import { type ErrorCode, EXIT_CODES, messageOf, NixcacheError, systemCode } from "./errors.ts";
 import { withoutProxyForLoopback } from "./system/proxy.ts";
+import { probeInput } from "./system/standard-input.ts";
 import { createLog, createStepLog } from "./terminal/log.ts";
 import { VERSION } from "./version.ts";
 
@@ -70,7 +71,6 @@ const context: Context = {
   step,
   signal: abort.signal,
   terminal,
-  stdinIsPiped: process.stdin.isTTY !== true,
   threads: threadCount(),
   screen: process.stdout.isTTY
     ? { columns: process.stdout.columns || 80, colors: !env.NO_COLOR && env.TERM !== "dumb" }
@@ -84,6 +84,7 @@ const context: Context = {
     }
   },
   readStdin: () => Bun.stdin.text(),
+  probeStdin: () => probeInput(),
   setExitCode: (code) => {
     process.exitCode = code;
   },

@@ -43,6 +43,8 @@ export class BuildLog {
   readonly builds = new Map<string, DerivationLog>();
   /** Why derivations failed that did not just miss another one. */
   readonly failures = new Map<string, string>();
+  /** What Nix builds in the place of a derivation, since the paths of what it needs are known by now. */
+  readonly #resolved = new Map<string, string>();
   /** Nix's first warning that a setting given by us does not count, as its daemon does not trust this user. */
   untrusted: string | undefined;
   /** The last error that names no derivation. */
@@ -63,6 +65,9 @@ export class BuildLog {
       case "start":
         if (event.level <= INFO_LEVEL && event.text !== "") this.#show(printableLine(event.text));
         if (event.type === ACTIVITY.builds) this.#overall.add(event.id);
+        if (event.type === ACTIVITY.waiting && event.fields.length === 2) {
+          this.#resolved.set(String(event.fields[0]), String(event.fields[1]));
+        }
         if (event.type === ACTIVITY.build) {
           const drvPath = String(event.fields[0]);
           this.#active.set(event.id, drvPath);
@@ -82,6 +87,15 @@ export class BuildLog {
       case "message":
         this.#message(event.text, event.error, now);
     }
+  }
+
+  buildOf(drvPath: string): DerivationLog | undefined {
+    return this.builds.get(drvPath) ?? this.builds.get(this.#resolved.get(drvPath) ?? "");
+  }
+
+  /** Why a derivation itself failed. */
+  failureOf(drvPath: string): string | undefined {
+    return this.failures.get(drvPath) ?? this.failures.get(this.#resolved.get(drvPath) ?? "");
   }
 
   state(): BuildState {

@@ -1,11 +1,16 @@
 /** Builds or substitutes targets and says what became of each. */
 import type { Host } from "../host.ts";
+import { buildOutputs } from "../nix/build-outputs.ts";
+import { newestPathId } from "../nix/built.ts";
+import { DatabaseUnreadable } from "../nix/database.ts";
+import { isImpure } from "../nix/derivation.ts";
 import type { Environment } from "../nix/location.ts";
+import type { LogEvent } from "../nix/log-event.ts";
 import { realise } from "../nix/realise.ts";
-import { openNixStore } from "../nix/store.ts";
+import { type NixStore, openNixStore } from "../nix/store.ts";
 import { type Validity, validPaths } from "../nix/valid.ts";
 import { BuildLog, type BuildState, derivationName } from "./build-log.ts";
-import type { Target } from "./discover.ts";
+import type { Target } from "./discovery.ts";
 
 /**
  * `present`: nothing was to be done. `failed`: it itself, or it was not begun. `blocked`: it needs one that failed.
@@ -16,7 +21,9 @@ export type BuildStatus = "built" | "substituted" | "present" | "failed" | "bloc
 export interface TargetResult {
   readonly target: Target;
   readonly status: BuildStatus;
-  /** Store paths of its outputs that are there; all of them unless it failed. */
+  /** Of its outputs those that are there, by name; all of them unless it failed. */
+  readonly outputs: Readonly<Record<string, string>>;
+  /** Their store paths. */
   readonly paths: readonly string[];
   /** Why it failed; a sentence without its full stop. */
   readonly reason?: string;
@@ -50,65 +57,138 @@ export interface BuildOptions {
 
 /**
  * One command for all targets, which goes on when one fails; another one only for what that left without saying
- * why. Nix is not asked for what is there already.
+ * why, and one that tells the outputs whose paths are known after the build alone. Nix is not asked for what is there
+ * already.
  *
  * @throws `nix-store` when Nix cannot be started or its store cannot be asked. Failures are results.
  */
 export async function build(targets: readonly Target[], options: BuildOptions): Promise<BuildResult> {
   const log = new BuildLog((line) => options.onLine?.(line), options.extraArgs);
-  const before = await validPaths(targets.flatMap(outputPaths), options);
-  const wanted = targets.filter((target) => !outputPaths(target).every((path) => before.has(path)));
+  const before = await validPaths(targets.flatMap(knownPaths), options);
+  const wanted = targets.filter((target) => !isThere(target, target.outputs, before));
+  const newest = wanted.length > 0 ? newestId(options) : undefined;
   const state = () => log.state();
+  const run = {
+    ...options,
+    onEvent(event: LogEvent) {
+      log.add(event, options.host.now());
+      options.onState?.(state);
+    },
+  };
 
-  let open = wanted;
-  let after: ReadonlyMap<string, Validity>;
-  let absent: Target[];
+  const late = wanted.filter(isLate);
+  const impure = await impureOf(late, options);
+  let open = wanted.filter((target) => !impure.has(target));
   let culprits: ReadonlyMap<string, readonly string[]>;
   for (;;) {
     const known = log.failures.size;
-    await realise([...new Set(open.map(({ drvPath }) => drvPath))], {
-      ...options,
-      onEvent(event) {
-        log.add(event, options.host.now());
-        options.onState?.(state);
-      },
-    });
-    after = await validPaths(wanted.flatMap(outputPaths), options);
-    absent = wanted.filter((target) => !outputPaths(target).every((path) => after.has(path)));
-    culprits = await findCulprits(absent, log, options);
+    await realise([...new Set(open.map(derivationArgument))], run);
+    const after = await validPaths(wanted.flatMap(knownPaths), options);
+    const absent = wanted.filter((target) => !isLate(target) && !isThere(target, target.outputs, after));
+    culprits = await findCulprits([...absent, ...late], log, options);
     // Older versions give up, whatever --keep-going says, where something is for another system.
-    open = absent.filter(({ drvPath }) => !log.failures.has(drvPath) && !culprits.get(drvPath)?.length);
+    open = absent.filter(({ drvPath }) => !log.failureOf(drvPath) && !culprits.get(drvPath)?.length);
     if (open.length === 0 || log.failures.size === known || options.signal?.aborted) break;
   }
+  const unsaid = late.filter(({ drvPath }) => !log.failureOf(drvPath) && !culprits.get(drvPath)?.length);
+  const told = await buildOutputs([...new Set(unsaid.map(({ drvPath }) => drvPath))], run);
+  if (late.length > 0) culprits = await findCulprits(wanted, log, options);
+
+  const outputsOf = (target: Target): Outputs => {
+    const built = isLate(target) ? told.get(target.drvPath) : target.outputs;
+    const names = Object.keys(target.outputs);
+    return Object.fromEntries(Object.entries(built ?? {}).filter(([name]) => names.includes(name)));
+  };
+  const after = await validPaths(
+    wanted.flatMap((target) => pathsOf(outputsOf(target))),
+    options,
+  );
   return {
     targets: targets.map((target) => {
-      const paths = outputPaths(target);
-      if (!wanted.includes(target)) return { target, status: "present", paths };
-      if (!absent.includes(target)) return succeeded(target, after, log);
-      const valid = paths.filter((path) => after.has(path));
-      return { target, paths: valid, ...failed(target, culprits, log, options) };
+      if (!wanted.includes(target)) return { target, status: "present", ...there(outputsOf(target), before) };
+      const outputs = outputsOf(target);
+      const found = { target, ...there(outputs, after) };
+      if (isThere(target, outputs, after)) return { ...found, ...succeeded(found, after, newest, log) };
+      return { ...found, ...failed(target, culprits, log, options) };
     }),
     untrusted: log.untrusted,
   };
 }
 
-function outputPaths(target: Target): string[] {
-  return Object.values(target.outputs);
+type Outputs = Readonly<Record<string, string | null>>;
+type Valid = ReadonlyMap<string, Validity>;
+
+/** Whether a path is known after the build alone. */
+function isLate(target: Target): boolean {
+  return Object.values(target.outputs).includes(null);
 }
 
-function succeeded(target: Target, after: ReadonlyMap<string, Validity>, log: BuildLog): TargetResult {
-  const paths = outputPaths(target);
-  const own = log.builds.get(target.drvPath);
+function pathsOf(outputs: Outputs): string[] {
+  return Object.values(outputs).filter((path) => path !== null);
+}
+
+function knownPaths(target: Target): string[] {
+  return isLate(target) ? [] : pathsOf(target.outputs);
+}
+
+/** Whether all outputs of a target are valid. */
+function isThere(target: Target, outputs: Outputs, valid: Valid): boolean {
+  return Object.keys(target.outputs).every((name) => valid.has(outputs[name] ?? ""));
+}
+
+function there(outputs: Outputs, valid: Valid): Pick<TargetResult, "outputs" | "paths"> {
+  const found = Object.entries(outputs).flatMap(([name, path]) =>
+    path !== null && valid.has(path) ? [[name, path] as const] : [],
+  );
+  return { outputs: Object.fromEntries(found), paths: found.map(([, path]) => path) };
+}
+
+/** What is not wanted need not be substituted either. */
+function derivationArgument({ drvPath, outputs }: Target): string {
+  return `${drvPath}!${Object.keys(outputs).join(",")}`;
+}
+
+/** The id of the path that became valid last; undefined where Nix's database cannot be read. */
+function newestId(options: BuildOptions): number | undefined {
+  try {
+    return newestPathId(options);
+  } catch (error) {
+    if (error instanceof DatabaseUnreadable) return undefined;
+    throw error;
+  }
+}
+
+/** Those that are built anew each time, which one command shall do. */
+async function impureOf(targets: readonly Target[], options: BuildOptions): Promise<Set<Target>> {
+  if (targets.length === 0) return new Set();
+  const store = openStoreOf(options);
+  const impure = new Set<Target>();
+  for (const target of targets) {
+    if (await isImpure(store.realPath(target.drvPath), target.drvPath)) impure.add(target);
+  }
+  return impure;
+}
+
+function succeeded(
+  { target, paths }: Pick<TargetResult, "target" | "paths">,
+  after: Valid,
+  newest: number | undefined,
+  log: BuildLog,
+): Pick<TargetResult, "status" | "seconds"> {
+  const own = log.buildOf(target.drvPath);
   if (own !== undefined) {
     // Nix lets go of targets when all is done; when a path was registered is in its database.
     const registered = Math.max(...paths.map((path) => after.get(path)?.registrationTime ?? Number.NaN));
     const ended = Number.isNaN(registered) ? (own.ended ?? own.started) : registered * 1000;
     const seconds = Math.max(0, Math.round((ended - own.started) / 1000));
-    return { target, status: "built", paths, seconds };
+    return { status: "built", seconds };
+  }
+  if (isLate(target) && paths.every((path) => (after.get(path)?.id ?? 0) <= (newest ?? 0))) {
+    return { status: "present" };
   }
   // Built after all where somebody else's Nix was at it at the same time.
   const isBuilt = paths.some((path) => after.get(path)?.ultimate === true);
-  return { target, status: isBuilt ? "built" : "substituted", paths };
+  return { status: isBuilt ? "built" : "substituted" };
 }
 
 function failed(
@@ -117,8 +197,8 @@ function failed(
   log: BuildLog,
   { signal }: BuildOptions,
 ): Pick<TargetResult, "status" | "reason" | "log" | "seconds"> {
-  const own = log.builds.get(target.drvPath);
-  const reason = log.failures.get(target.drvPath);
+  const own = log.buildOf(target.drvPath);
+  const reason = log.failureOf(target.drvPath);
   if (reason !== undefined) {
     const seconds = own?.ended === undefined ? undefined : Math.round((own.ended - own.started) / 1000);
     return { status: "failed", reason, ...tailOf(own), ...(seconds === undefined ? {} : { seconds }) };
@@ -130,8 +210,8 @@ function failed(
       names.length > 3 ? `${names.slice(0, 3).join(", ")} and ${names.length - 3} more` : names.join(", ");
     return {
       status: "blocked",
-      reason: `needs ${shown}: ${log.failures.get(first)}`,
-      ...tailOf(log.builds.get(first)),
+      reason: `needs ${shown}: ${log.failureOf(first)}`,
+      ...tailOf(log.buildOf(first)),
     };
   }
   if (signal?.aborted) return { status: "stopped", reason: "stopped before it was built" };
@@ -150,17 +230,21 @@ function tailOf(build: { tail: readonly string[] } | undefined): Pick<TargetResu
 async function findCulprits(
   targets: readonly Target[],
   log: BuildLog,
-  { env, storeRoot, cwd }: BuildOptions,
+  options: BuildOptions,
 ): Promise<Map<string, string[]>> {
-  const blocked = targets.map(({ drvPath }) => drvPath).filter((drvPath) => !log.failures.has(drvPath));
+  const blocked = targets.map(({ drvPath }) => drvPath).filter((drvPath) => !log.failureOf(drvPath));
   if (blocked.length === 0 || log.failures.size === 0) return new Map();
-  const store = openNixStore({ env, storeRoot, ...(cwd === undefined ? {} : { cwd }) });
+  const store = openStoreOf(options);
   // References come first, so theirs are known when a derivation is looked at.
   const needs = new Map<string, ReadonlySet<string>>();
   for (const { path, references } of await store.closure(blocked)) {
-    const failures = new Set(log.failures.has(path) ? [path] : []);
+    const failures = new Set(log.failureOf(path) === undefined ? [] : [path]);
     for (const reference of references) for (const found of needs.get(reference) ?? []) failures.add(found);
     needs.set(path, failures);
   }
   return new Map(blocked.map((drvPath) => [drvPath, [...(needs.get(drvPath) ?? [])].sort()]));
+}
+
+function openStoreOf({ env, storeRoot, cwd }: BuildOptions): NixStore {
+  return openNixStore({ env, storeRoot, ...(cwd === undefined ? {} : { cwd }) });
 }

@@ -1,56 +1,70 @@
-/** What a person names that is to be built, and what `nix build --json` says that it has built. */
+/** What a person names that is to be built. */
 import { NixcacheError, preview } from "../errors.ts";
 
 export interface Installable {
   /** A flake reference, such as `nixpkgs` or `path:/etc/nixos`. */
   readonly flake: string;
-  /** An attribute path below it, or one of its outputs. */
+  /** An attribute path below it, or one of its outputs; maybe with outputs of the derivation behind a `^`. */
   readonly attribute: string;
 }
 
 /**
  * `FLAKE#ATTRIBUTE` or a flake reference with a scheme, such as `github:OWNER/REPO`, as `nix build` takes it;
- * undefined for what can only be a path.
+ * undefined for what can only be a path. Behind either there may be `^OUTPUTS`.
  */
 export function parseInstallable(text: string): Installable | undefined {
   const mark = text.indexOf("#");
-  if (mark < 0) return /^[a-z][a-z0-9+.-]*:/.test(text) ? { flake: text, attribute: "default" } : undefined;
-  return { flake: text.slice(0, mark) || ".", attribute: text.slice(mark + 1) || "default" };
+  if (mark >= 0) {
+    const { attribute, outputs } = cutOutputs(text.slice(mark + 1));
+    return { flake: text.slice(0, mark) || ".", attribute: (attribute || "default") + outputs };
+  }
+  if (!/^[a-z][a-z0-9+.-]*:/.test(text)) return undefined;
+  const { attribute: flake, outputs } = cutOutputs(text);
+  return { flake, attribute: `default${outputs}` };
+}
+
+export interface DerivationName {
+  /** A store path, or a link to one. */
+  readonly path: string;
+  /** All when undefined. */
+  readonly outputs?: readonly string[];
 }
 
 /**
- * The names on standard input: lines, or the store paths in the output of `nix build --json`, which has several
- * shapes: `{drvPath, outputs: {NAME: PATH}}`, and for what is no derivation `{path}` or just a path.
- *
- * @throws `usage` when it begins as JSON and is none of that.
+ * The outputs of a derivation that is in the store: `PATH.drv^OUTPUTS`, or with `!` as nix-instantiate prints it;
+ * undefined for anything else. @throws `usage` when what stands behind is no list of outputs
  */
-export function readNames(text: string): string[] {
-  if (!text.trimStart().startsWith("[")) {
-    return text
-      .split("\n")
-      .map((line) => line.trim())
-      .filter((line) => line !== "");
+export function parseDerivation(text: string): DerivationName | undefined {
+  const [, path, list] = /^(.*\.drv)[\^!](.*)$/s.exec(text) ?? [];
+  if (path === undefined || list === undefined) return undefined;
+  const { outputs } = splitOutputs(`${path}^${list}`);
+  return { path, ...(outputs && { outputs }) };
+}
+
+/**
+ * Cuts `^*`, which are all, or `^NAME,NAME` off the end of a text. A `^` in quotes belongs to the text.
+ * https://nix.dev/manual/nix/latest/command-ref/new-cli/nix#derivation-output-selection
+ *
+ * @throws `usage` when what stands behind the `^` is no list of outputs
+ */
+export function splitOutputs(text: string): { text: string; outputs?: readonly string[] } {
+  const { attribute, outputs } = cutOutputs(text);
+  if (outputs === "") return { text };
+  if (outputs === "^*") return { text: attribute };
+  const names = outputs.slice(1).split(",");
+  if (names.every((name) => /^[0-9A-Za-z+._?=-]+$/.test(name))) {
+    return { text: attribute, outputs: [...new Set(names)] };
   }
-  let list: unknown;
-  try {
-    list = JSON.parse(text);
-  } catch (cause) {
-    throw notBuildJson(text, cause);
-  }
-  if (!Array.isArray(list)) throw notBuildJson(text);
-  return list.flatMap((item: unknown) => {
-    if (typeof item === "string") return [item];
-    const { path, outputs } = (item ?? {}) as Record<string, unknown>;
-    const paths = typeof path === "string" ? [path] : Object.values(outputs ?? {});
-    if (paths.length === 0 || !paths.every((found) => typeof found === "string")) throw notBuildJson(item);
-    return paths as string[];
+  throw new NixcacheError("usage", `got ${preview(outputs)} behind ${preview(attribute)}, expected outputs`, {
+    hint: "Write ^* for all outputs, or their names with commas between them, such as ^out,dev.",
   });
 }
 
-function notBuildJson(found: unknown, cause?: unknown): NixcacheError {
-  return new NixcacheError(
-    "usage",
-    `standard input: got ${preview(found)}, expected the output of \`nix build --json\`, or a path a line`,
-    { cause },
-  );
+function cutOutputs(text: string): { attribute: string; outputs: string } {
+  const at = text.lastIndexOf("^");
+  // Behind the last quote there is none any more.
+  const isOutside = at > text.lastIndexOf('"');
+  return isOutside && at >= 0
+    ? { attribute: text.slice(0, at), outputs: text.slice(at) }
+    : { attribute: text, outputs: "" };
 }

@@ -2,10 +2,10 @@
 import { printable } from "../errors.ts";
 import type { BuildResult, BuildStatus } from "./build.ts";
 import type { BuildState } from "./build-log.ts";
-import type { Discovery } from "./discover.ts";
+import type { Discovery } from "./discovery.ts";
 
-/** `broken`: it could not be evaluated. `skipped`: it is not for this machine. */
-export type OutputStatus = BuildStatus | "broken" | "skipped";
+/** `missing`: it was named and is not there. `broken`: it could not be evaluated. `skipped`: it is not for this machine. */
+export type OutputStatus = BuildStatus | "missing" | "broken" | "skipped";
 
 export interface OutputRow {
   /** Its attribute path; empty for a whole file. */
@@ -21,7 +21,7 @@ export interface OutputRow {
 
 /** What needs somebody comes first. */
 const ORDER: readonly OutputStatus[] = [
-  ...(["failed", "broken", "blocked", "stopped"] as const),
+  ...(["failed", "missing", "broken", "blocked", "stopped"] as const),
   ...(["built", "substituted", "present", "skipped"] as const),
 ];
 
@@ -29,11 +29,17 @@ const ORDER: readonly OutputStatus[] = [
 const MAX_ROWS = 300;
 const MAX_LOGS = 10;
 
+/** What an attribute stands for: `out` where there is one, else the first output by name. */
+export function firstOutput<T>(outputs: Readonly<Record<string, T>>): Record<string, T> {
+  const [first] = Object.entries(outputs).filter(([name]) => name === "out" || !("out" in outputs));
+  return first === undefined ? {} : { [first[0]]: first[1] };
+}
+
 /** By status, failures first; in the order of discovery among equals. */
 export function outputRows(discovery: Discovery, result: BuildResult): OutputRow[] {
   const rows: OutputRow[] = [
-    ...result.targets.map(({ target, status, reason, seconds, log }) => {
-      const path = target.outputs.out ?? Object.values(target.outputs)[0];
+    ...result.targets.map(({ target, outputs, status, reason, seconds, log }) => {
+      const path = Object.values(firstOutput({ ...target.outputs, ...outputs }))[0] ?? undefined;
       return {
         attribute: target.attribute,
         status,
@@ -44,6 +50,7 @@ export function outputRows(discovery: Discovery, result: BuildResult): OutputRow
         ...(log === undefined || status === "blocked" ? {} : { log }),
       };
     }),
+    ...discovery.missing.map((missing) => ({ ...missing, status: "missing" as const })),
     ...discovery.broken.map((broken) => ({ ...broken, status: "broken" as const })),
     ...discovery.skipped.map((skipped) => ({ ...skipped, status: "skipped" as const })),
   ];

@@ -2,7 +2,7 @@
 import { existsSync } from "node:fs";
 import { dirname, join, relative, resolve } from "node:path";
 import type { Source } from "../nix/evaluate.ts";
-import type { Discovery } from "./discover.ts";
+import type { Discovery } from "./discovery.ts";
 import { DEFAULT_OUTPUTS } from "./selector.ts";
 
 export interface OutputsRequest {
@@ -65,14 +65,24 @@ function describe(
   return words.join("");
 }
 
-/** What was found for several requests, as one; of the same name the first counts. */
-export function joinDiscoveries(found: readonly (readonly [OutputsRequest, Discovery])[]): Discovery {
+/**
+ * What was found for several requests, as one; of the same name the first counts.
+ *
+ * @param others what is named by other words
+ */
+export function joinDiscoveries(
+  found: readonly (readonly [OutputsRequest, Discovery])[],
+  others: Discovery = { targets: [], missing: [], broken: [], skipped: [] },
+): Discovery {
+  const prefixed = found.map(([{ source, named }, discovery]) => {
+    const prefix = named && "flake" in source ? `${source.flake}#` : "";
+    return [prefix, discovery] as const;
+  });
   const all = <T extends { readonly attribute: string }>(
     list: (discovery: Discovery) => readonly T[],
   ): T[] => {
     const byName = new Map<string, T>();
-    for (const [{ source, named }, discovery] of found) {
-      const prefix = named && "flake" in source ? `${source.flake}#` : "";
+    for (const [prefix, discovery] of [...prefixed, ["", others] as const]) {
       for (const item of list(discovery)) {
         const attribute = prefix + item.attribute;
         if (!byName.has(attribute)) byName.set(attribute, { ...item, attribute });
@@ -82,6 +92,7 @@ export function joinDiscoveries(found: readonly (readonly [OutputsRequest, Disco
   };
   return {
     targets: all(({ targets }) => targets),
+    missing: all(({ missing }) => missing),
     broken: all(({ broken }) => broken),
     skipped: all(({ skipped }) => skipped),
   };

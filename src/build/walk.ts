@@ -8,7 +8,7 @@
  */
 import { NixcacheError, preview } from "../errors.ts";
 import { nixString } from "../nix/nix-string.ts";
-import { type PathPattern, SEPARATOR } from "./attribute-path.ts";
+import { type Expressions, REPLACED, SEPARATOR } from "./pattern.ts";
 import type { Selector } from "./selector.ts";
 
 /** A place in the order of the walk: selectors as given, in them names bytewise, a set before what is in it. */
@@ -19,12 +19,12 @@ export interface Place {
 }
 
 export interface WalkArguments {
-  readonly selectors: readonly (Omit<Selector, "paths"> & {
+  readonly selectors: readonly (Pick<Selector, "recurse" | "host" | "required"> & {
     /** A name as it is, or an expression for the names meant. */
     readonly paths: readonly (readonly ({ readonly name: string } | { readonly pattern: string })[])[];
   })[];
   /** Of derivations that count, any of these must be meant; none for all. */
-  readonly include: readonly PathPattern[];
+  readonly include: readonly Expressions[];
   /** Expressions; what they mean is not looked at. */
   readonly exclude: readonly string[];
   /** The system that this machine builds for. */
@@ -36,8 +36,9 @@ export interface WalkArguments {
 }
 
 export type WalkEvent = Place &
+  /** `missing` with the path of what is not there; `excluded` where a pattern says that it is not looked at. */
   (
-    | { readonly kind: "begin" | "thrown" | "missing" }
+    | { readonly kind: "begin" | "thrown" | "missing" | "excluded" }
     | {
         readonly kind: "derivation";
         readonly name: string;
@@ -49,11 +50,17 @@ export type WalkEvent = Place &
     | { readonly kind: "program"; readonly drvPaths: readonly string[] }
     /** A configuration for another system. */
     | { readonly kind: "foreign"; readonly system: string }
-    /** Neither a derivation nor a set to look into. */
-    | { readonly kind: "other"; readonly type: string }
+    /** No set although there is more of the path, or else neither a derivation nor a set to look into. */
+    | { readonly kind: "other"; readonly type: string; readonly wanted: "set" | "derivation" }
+    /** How many names of a set the last pattern of a path matches, and whether that is the path's end. */
+    | { readonly kind: "names"; readonly count: number; readonly isEnd: boolean }
   );
 
 const MARK = "nixcache-walk ";
+
+function nixList(texts: readonly string[]): string {
+  return `[ ${texts.map(nixString).join(" ")} ]`;
+}
 
 /** The function to pass to `nix eval --apply`. */
 export function walkExpression(args: WalkArguments): string {
@@ -78,7 +85,7 @@ export function parseWalkLine(line: string): WalkEvent | undefined {
 const WALK = `args: outputs:
 let
   inherit (builtins) all any attrNames concatStringsSep deepSeq elemAt filter foldl' functionArgs getAttr
-    getContext hasAttr head isAttrs isFunction isString length match seq tail toJSON trace tryEval typeOf
+    getContext hasAttr head isAttrs isFunction isString length match replaceStrings seq tail toJSON trace tryEval typeOf
     unsafeDiscardStringContext;
 
   attempt = value: if args.catch then tryEval value else { success = true; inherit value; };
@@ -97,7 +104,7 @@ let
     else if head path == head after then passedPath (tail path) (tail after)
     else head path < head after;
 
-  joined = path: concatStringsSep "${SEPARATOR}" path;
+  joined = path: concatStringsSep "${SEPARATOR}" (map (replaceStrings ${nixList(REPLACED.from)} ${nixList(REPLACED.to)}) path);
   matches = pattern: path: match pattern (joined path) != null;
   excluded = path: any (pattern: matches pattern path) args.exclude;
   meant = path: args.include == [ ] || any (pattern: matches pattern.meant path) args.include;
@@ -117,7 +124,8 @@ let
       isForeign = isHost selector && selector.host == length place.path && platform.success && isString platform.value
         && platform.value != args.system;
     in
-    if passed place || excluded place.path || !here then null
+    if passed place || !here then null
+    else if excluded place.path then say "excluded" place { } null
     else say "begin" place { } (
       if !found.success then (if meant place.path || rest != [ ] then say "thrown" place { } null else null)
       else if isForeign then say "foreign" place { system = platform.value; } null
@@ -128,13 +136,18 @@ let
     let
       wanted = head rest;
       into = name: visit selector (place // { path = place.path ++ [ name ]; }) (tail rest) (getAttr name value);
+      names = filter (name: matches wanted.pattern [ name ]) (attrNames value);
+      isLast = all (later: later ? name) (tail rest);
     in
-    if !isAttrs value then say "other" place { type = typeOf value; } null
-    else if wanted ? name then (if hasAttr wanted.name value then into wanted.name else missing selector place)
-    else each into (filter (name: match wanted.pattern name != null) (attrNames value));
+    if !isAttrs value then say "other" place { type = typeOf value; wanted = "set"; } null
+    else if wanted ? name then (if hasAttr wanted.name value then into wanted.name else missing selector place rest)
+    else if isLast then say "names" place { count = length names; isEnd = tail rest == [ ]; } (each into names)
+    else each into names;
 
-  missing = selector: place:
-    if selector.required || isHost selector && length place.path >= selector.host then say "missing" place { } null else null;
+  missing = selector: place: rest:
+    if selector.required || isHost selector && length place.path >= selector.host
+    then say "missing" (place // { path = place.path ++ map (wanted: wanted.name or "*") rest; }) { } null
+    else null;
 
   leaf = selector: place: value:
     if isDerivation value then (if meant place.path then derivation selector place value else null)
@@ -142,7 +155,7 @@ let
     else if isAttrs value && selector.recurse then each
       (name: nested selector (place // { path = place.path ++ [ name ]; }) (getAttr name value))
       (filter (name: name != "recurseForDerivations") (attrNames value))
-    else say "other" place { type = typeOf value; } null;
+    else say "other" place { type = typeOf value; wanted = "derivation"; } null;
 
   # Only sets that say so are looked into, and nothing else than derivations counts.
   nested = selector: place: value:
@@ -150,7 +163,8 @@ let
       found = attempt (seq value value);
       inside = attempt (isDerivation found.value || (isAttrs found.value && found.value.recurseForDerivations or false == true));
     in
-    if passed place || excluded place.path || !(reached place.path) then null
+    if passed place || !(reached place.path) then null
+    else if excluded place.path then say "excluded" place { } null
     else say "begin" place { } (
       if !found.success || !inside.success then (if meant place.path then say "thrown" place { } null else null)
       else if inside.value then leaf selector place found.value

@@ -1,6 +1,7 @@
 /** The outputs of a flake as they are now, evaluated and not built, for gc to take as the newest generation. */
 import { flakeReference } from "../build/request.ts";
 import type { Context } from "../context.ts";
+import { NixcacheError } from "../errors.ts";
 import type { CurrentOutputs } from "../gc/current.ts";
 import { openNixStore } from "../nix/store.ts";
 import { type Arguments, usageError } from "./command.ts";
@@ -31,7 +32,7 @@ export async function readCurrent(given: Arguments, context: Context): Promise<C
     return undefined;
   }
   const cwd = process.cwd();
-  const wanted = { requests: [flakeRequest(given, flakeReference(flake, cwd))], names: [] };
+  const wanted = { requests: [flakeRequest(given, flakeReference(flake, cwd))], derivations: [], names: [] };
   const store = openNixStore({ env: context.env });
   const lines = openLines(context);
   const discovery = await discoverAll(wanted, { store, storeRoot: undefined }, context, cwd, lines).finally(
@@ -39,9 +40,22 @@ export async function readCurrent(given: Arguments, context: Context): Promise<C
   );
   for (const { attribute, reason } of discovery.broken)
     context.log.warn(`${attribute} cannot be evaluated, so nothing is held for it: ${reason}`);
+  const [missing] = discovery.missing;
+  if (missing !== undefined) {
+    throw new NixcacheError("build", `${flake} has no ${missing.attribute}: ${missing.reason}`, {
+      hint: "Correct the name. Nothing was deleted, as what it was meant to keep would be among it.",
+    });
+  }
   const { repository, ...origin } = await originOf(wanted, context, cwd);
-  const outputs = discovery.targets.flatMap((target) =>
-    rootsOfTarget({ target, paths: Object.values(target.outputs) }),
-  );
+  const outputs = discovery.targets.flatMap((target) => {
+    const known = Object.entries(target.outputs).flatMap(([name, path]) =>
+      path === null ? [] : [[name, path] as const],
+    );
+    if (known.length < Object.keys(target.outputs).length)
+      context.log.warn(
+        `${target.attribute} has paths that are known once it is built, so nothing is held for them`,
+      );
+    return rootsOfTarget({ target, outputs: Object.fromEntries(known) });
+  });
   return { outputs, origin, repository };
 }

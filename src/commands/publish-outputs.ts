@@ -1,10 +1,12 @@
 /** Publishes outputs: finds them, builds them with our own cache as a substituter, and puts them into the cache. */
 import { type BuildOptions, type BuildResult, build, type TargetResult } from "../build/build.ts";
-import { type Discovery, discover, type Target } from "../build/discover.ts";
-import { type OutputRow, outputRows } from "../build/report.ts";
+import { findDerivations } from "../build/derivations.ts";
+import { discover } from "../build/discover.ts";
+import type { Discovery, Target } from "../build/discovery.ts";
+import { firstOutput, type OutputRow, outputRows } from "../build/report.ts";
 import { describeRequests, joinDiscoveries, localFolder } from "../build/request.ts";
 import { boundedRoots, rootsOf } from "../cache/roots.ts";
-import { outputsOrigin, spoolDirectory } from "../config.ts";
+import { outputsOrigin, publishOrigin, spoolDirectory } from "../config.ts";
 import { type Context, openCache } from "../context.ts";
 import { publicKeyOf } from "../nar/signing-key.ts";
 import { hold } from "../nix/gc-roots.ts";
@@ -16,7 +18,7 @@ import { type BuildLines, groupedLines, plainLines, terminalLines } from "../ter
 import { TOOL } from "../version.ts";
 import { watchBuild } from "../watch/run.ts";
 import { ownSubstituter } from "./own-substituter.ts";
-import { type Holdings, holdingsOf, resolveAll } from "./publish-paths.ts";
+import { type Holdings, holdingsOf, resolveAll, withLeftOut } from "./publish-paths.ts";
 import { nixSystem, type PublishSetup } from "./publish-setup.ts";
 import type { Wanted } from "./publish-wanted.ts";
 import { openWatch } from "./watch.ts";
@@ -40,7 +42,7 @@ export async function publishOutputs(
 ): Promise<PublishedOutputs> {
   const { env, host, signal } = context;
   const started = host.now();
-  const given = await resolveAll(wanted.names, setup.store);
+  const named = await resolveAll(wanted, setup.store);
   const lines = openLines(context);
   const discovery = await discoverAll(wanted, setup, context, cwd, lines).catch((error) => {
     lines.done();
@@ -59,17 +61,21 @@ export async function publishOutputs(
     signal.throwIfAborted();
     const buildMs = host.now() - started;
     if (built.untrusted !== undefined) warnUntrusted(built.untrusted, context);
-    const paths = [...new Set([...given, ...built.targets.flatMap(({ paths }) => paths)])];
+    const paths = [...new Set([...named.paths, ...built.targets.flatMap(({ paths }) => paths)])];
     await using _ = await hold(paths, { ...setup, env, signal, temporary: spoolDirectory(env) });
     const closure = await setup.store.closure(paths);
-    const roots = boundedRoots([...built.targets.flatMap(rootsOfTarget), ...Object.entries(rootsOf(given))]);
-    const result = await publish(
+    const roots = boundedRoots([
+      ...built.targets.flatMap(rootsOfTarget),
+      ...Object.entries(rootsOf(named.paths)),
+    ]);
+    const published = await publish(
       closure,
       { ...origin, roots },
       { ...protocol, realisations: setup.store.realisations(closure.map(({ path }) => path)) },
       { dryRun: setup.dryRun, ...(until && { until }) },
     ).finally(() => setup.progress.done());
     signal.throwIfAborted();
+    const result = withLeftOut(published, named.leftOut);
     return { rows: outputRows(discovery, built), result, holdings: holdingsOf(protocol), buildMs };
   };
 
@@ -90,7 +96,7 @@ export function openLines({ step, terminal, host }: Context): BuildLines {
 }
 
 export async function discoverAll(
-  { requests }: Pick<WantedOutputs, "requests">,
+  { requests, derivations }: Pick<WantedOutputs, "requests" | "derivations">,
   { store, storeRoot }: Pick<PublishSetup, "store" | "storeRoot">,
   { env, signal, log }: Context,
   cwd: string,
@@ -107,20 +113,23 @@ export async function discoverAll(
     });
     found.push([request, discovery]);
   }
-  const joined = joinDiscoveries(found);
-  if (joined.targets.length + joined.broken.length === 0) log.warn(`there are no outputs for ${nixSystem()}`);
+  const joined = joinDiscoveries(found, await findDerivations(derivations, store, nixSystem()));
+  if (joined.targets.length + joined.missing.length + joined.broken.length === 0)
+    log.warn(`there are no outputs for ${nixSystem()}`);
   return joined;
 }
 
 /** What the publish record says, but for the roots. */
 export async function originOf(
-  { requests, names }: Pick<WantedOutputs, "requests" | "names">,
+  { requests, derivations, names }: Pick<WantedOutputs, "requests" | "derivations" | "names">,
   { env }: Pick<Context, "env">,
   cwd: string,
 ) {
+  // Derivations of the store are from nowhere, as bare paths are.
+  if (requests.length === 0) return { tool: TOOL, system: nixSystem(), ...publishOrigin(env) };
   const folders = requests.map(({ source }) => localFolder(source, cwd));
   // What is mixed out of several places is no generation of one of them.
-  const folder = folders.length === 1 && names.length === 0 ? folders[0] : undefined;
+  const folder = folders.length === 1 && names.length + derivations.length === 0 ? folders[0] : undefined;
   const checkout = folder === undefined ? undefined : await readCheckout(folder, env);
   return {
     ...{ tool: TOOL, system: nixSystem() },
@@ -145,8 +154,9 @@ async function buildTargets(
     onState: (state) => lines.state(state),
   };
   const paths = targets.flatMap(({ outputs }) => Object.values(outputs));
-  const valid = await validPaths(paths, { env, storeRoot: setup.storeRoot });
-  if (paths.every((path) => valid.has(path))) return await build(targets, options);
+  const known = paths.filter((path) => path !== null);
+  const valid = await validPaths(known, { env, storeRoot: setup.storeRoot });
+  if (paths.every((path) => path !== null && valid.has(path))) return await build(targets, options);
   using cache = openCache(setup.reference, "read", context, { before: PACK_MEMORY, keys: setup.ownKeys });
   await using own = await ownSubstituter(cache, setup.key && publicKeyOf(setup.key), context);
   return await build(targets, { ...options, env: own.env, extraArgs: [...extraArgs, ...own.extraArgs] });
@@ -161,11 +171,12 @@ function warnUntrusted(found: string, { log }: Context): void {
 /** The attribute stands for its first output, `out` where it has one; others have theirs behind `^`. */
 export function rootsOfTarget({
   target,
-  paths,
-}: Pick<TargetResult, "target" | "paths">): (readonly [string, string])[] {
+  outputs,
+}: Pick<TargetResult, "target" | "outputs">): (readonly [string, string])[] {
   const name = target.attribute || target.name;
-  const first = "out" in target.outputs ? "out" : Object.keys(target.outputs)[0];
-  return Object.entries(target.outputs)
-    .filter(([, path]) => paths.includes(path))
-    .map(([output, path]) => [output === first ? name : `${name}^${output}`, path]);
+  const [first] = Object.keys(firstOutput(target.outputs));
+  return Object.entries(outputs).map(([output, path]) => [
+    output === first ? name : `${name}^${output}`,
+    path,
+  ]);
 }

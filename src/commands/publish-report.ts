@@ -81,7 +81,7 @@ export function tell(published: Published, run: Run, context: Context): void {
   if (exitCode) setExitCode(exitCode);
 }
 
-const FAILED: ReadonlySet<OutputStatus> = new Set(["failed", "blocked", "stopped"]);
+const FAILED: ReadonlySet<OutputStatus> = new Set(["failed", "missing", "blocked", "stopped"]);
 
 /** Where nothing at all can be evaluated there is nothing that could be published instead. */
 function failuresOf(rows: readonly OutputRow[], strict: boolean): OutputRow[] {

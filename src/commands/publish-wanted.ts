@@ -1,6 +1,10 @@
 /** What a person wants to be published: paths, outputs to be built, or what a command of theirs builds. */
+import { existsSync } from "node:fs";
+import { resolve } from "node:path";
+import { splitWords } from "../build/attribute-path.ts";
 import { defaultFlake } from "../build/discover.ts";
-import { parseInstallable, readNames } from "../build/installable.ts";
+import { type DerivationName, parseDerivation, parseInstallable } from "../build/installable.ts";
+import { readNames, type Unusable } from "../build/names.ts";
 import { flakeReference, type OutputsRequest } from "../build/request.ts";
 import type { Context } from "../context.ts";
 import { type Arguments, usageError } from "./command.ts";
@@ -14,7 +18,8 @@ export const WANTED_ARGS = {
   },
   stdin: {
     type: "boolean",
-    description: "Read paths from standard input: one a line, or the output of nix build --json",
+    description:
+      "Read paths, or what is to be built, from standard input as well: words, or JSON that Nix prints",
   },
   flake: {
     type: "string",
@@ -42,17 +47,25 @@ export const WANTED_ARGS = {
   },
 } as const;
 
+/** What is named beside a flake or a file, by arguments or on standard input. */
+export interface NamedThings {
+  /** Store paths, or links to them. */
+  readonly names: readonly string[];
+  /** What was listed and names nothing that could be published. */
+  readonly unusable: readonly Unusable[];
+}
+
 export type Wanted =
   | { readonly kind: "command"; readonly argv: readonly string[] }
-  | { readonly kind: "paths"; readonly names: readonly string[] }
-  | {
+  | ({ readonly kind: "paths" } & NamedThings)
+  | ({
       readonly kind: "outputs";
       readonly requests: readonly OutputsRequest[];
-      /** Paths besides. */
-      readonly names: readonly string[];
+      /** Of which outputs are to be built. */
+      readonly derivations: readonly DerivationName[];
       readonly strict: boolean;
       readonly watch: boolean;
-    };
+    } & NamedThings);
 
 /** @param cwd what flakes and files are relative to. @throws `usage` */
 export async function readWanted(given: Arguments, context: Context, cwd: string): Promise<Wanted> {
@@ -73,11 +86,19 @@ export async function readWanted(given: Arguments, context: Context, cwd: string
     }
     return { kind: "command", argv };
   }
-  const requests = readRequests(given, cwd);
-  const names = await readPaths(given, requests.length > 0, context);
-  const wanted = requests.length === 0 && names.length === 0 ? defaultRequest(given, cwd) : requests;
-  if (wanted.length === 0) {
-    if (names.length === 0) {
+  const source = readSource(given, cwd);
+  const listed = await readListed(given, source !== undefined, context, cwd);
+  const words = [...given.positionals.filter((text) => text !== ""), ...listed.names];
+  const paths = words.filter((text) => parseInstallable(text) === undefined);
+  const derivations = paths.flatMap((text) => parseDerivation(text) ?? []);
+  const names = paths.filter((text) => parseDerivation(text) === undefined);
+  const things = { names, unusable: listed.unusable };
+  const isNothing = source === undefined && words.length === 0 && listed.unusable.length === 0;
+  const requests = isNothing
+    ? defaultRequest(given, cwd)
+    : [...(source ? [source] : []), ...readInstallables(words, cwd)];
+  if (requests.length + derivations.length === 0) {
+    if (isNothing) {
       throw usageError(
         "publish needs something to publish: a PATH, FLAKE#NAME, --flake, or paths on standard input",
       );
@@ -85,42 +106,52 @@ export async function readWanted(given: Arguments, context: Context, cwd: string
     const own = ["outputs", "attr", "include", "exclude"].find((name) => given.texts(name) !== undefined);
     if (own !== undefined) throw usageError(`--${own} is for what is built, not for paths`);
     if (watch) throw usageError("--watch takes outputs, such as --flake ./config, or a command behind --");
-    return { kind: "paths", names };
+    return { kind: "paths", ...things };
   }
   if (watch && given.flag("dry-run")) throw usageError("--watch and --dry-run exclude each other");
-  const strict = given.flag("strict") || wanted.some(({ named }) => named);
-  return { kind: "outputs", requests: wanted, names, strict, watch };
+  const strict = given.flag("strict") || requests.some(({ named }) => named);
+  return { kind: "outputs", requests, derivations, ...things, strict, watch };
 }
 
-function readRequests(given: Arguments, cwd: string): OutputsRequest[] {
+/** What --flake or --file names. */
+function readSource(given: Arguments, cwd: string): OutputsRequest | undefined {
   const [flake, file] = [given.text("flake"), given.text("file")];
   if (flake !== undefined && file !== undefined) throw usageError("--flake and --file exclude each other");
   if (file === undefined && given.texts("attr"))
     throw usageError("--attr is for --file; for flakes see --outputs");
-  if (flake === undefined && file === undefined) return readInstallables(given, cwd);
+  if (flake === undefined && file === undefined) return undefined;
   if (given.positionals.length > 0 || given.flag("stdin")) {
     throw usageError(`--${flake === undefined ? "file" : "flake"} and paths exclude each other`);
   }
-  if (flake !== undefined) return [flakeRequest(given, flakeReference(flake, cwd))];
+  if (flake !== undefined) return flakeRequest(given, flakeReference(flake, cwd));
   if (given.texts("outputs")) throw usageError("--outputs is for --flake; for files see --attr");
-  return [{ source: { file: file ?? "" }, ...patterns(given), ...outputs(given.texts("attr")) }];
+  return { source: { file: file ?? "" }, ...patterns(given), ...outputs(given.texts("attr")) };
 }
 
-function readInstallables({ positionals }: Arguments, cwd: string): OutputsRequest[] {
-  const found = positionals.flatMap((text) => parseInstallable(text) ?? []);
+function readInstallables(words: readonly string[], cwd: string): OutputsRequest[] {
+  const found = words.flatMap((text) => parseInstallable(text) ?? []);
   const byFlake = Map.groupBy(found, ({ flake }) => flakeReference(flake, cwd));
   return [...byFlake].map(([flake, list]) => {
     return { source: { flake }, outputs: list.map(({ attribute }) => attribute), named: true };
   });
 }
 
-async function readPaths(given: Arguments, builds: boolean, context: Context): Promise<string[]> {
-  const { positionals } = given;
-  if (given.flag("stdin") && positionals.length > 0) throw usageError("--stdin and paths exclude each other");
-  if (given.flag("stdin") || (positionals.length === 0 && !builds && context.stdinIsPiped)) {
-    return readNames(await context.readStdin());
-  }
-  return positionals.filter((text) => text !== "" && parseInstallable(text) === undefined);
+const NOTHING: NamedThings = { names: [], unusable: [] };
+
+/** What standard input lists, where it was asked for or nothing else is given. */
+async function readListed(
+  given: Arguments,
+  hasSource: boolean,
+  context: Context,
+  cwd: string,
+): Promise<NamedThings> {
+  const isAsked = given.flag("stdin");
+  if (!isAsked && (hasSource || given.positionals.length > 0)) return NOTHING;
+  const input = context.probeStdin();
+  if (!isAsked && input === "none") return NOTHING;
+  if (input === "open") context.log.info("reading from standard input what to publish");
+  const text = await context.readStdin();
+  return readNames(text, (name) => existsSync(resolve(cwd, name)));
 }
 
 function defaultRequest(given: Arguments, cwd: string): OutputsRequest[] {
@@ -129,8 +160,7 @@ function defaultRequest(given: Arguments, cwd: string): OutputsRequest[] {
 }
 
 export function flakeRequest(given: Arguments, flake: string): OutputsRequest {
-  const names = given.texts("outputs")?.flatMap((text) => text.split(/\s+/).filter((name) => name !== ""));
-  return { source: { flake }, ...patterns(given), ...outputs(names) };
+  return { source: { flake }, ...patterns(given), ...outputs(given.texts("outputs")?.flatMap(splitWords)) };
 }
 
 function outputs(names: readonly string[] | undefined): Pick<OutputsRequest, "outputs"> {

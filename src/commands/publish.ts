@@ -2,7 +2,7 @@ import { publishOrigin } from "../config.ts";
 import type { Context } from "../context.ts";
 import { TOOL } from "../version.ts";
 import { watchCommand } from "../watch/run.ts";
-import { command } from "./command.ts";
+import { type Arguments, command } from "./command.ts";
 import { publishOutputs } from "./publish-outputs.ts";
 import { holdingsOf, publishNamed } from "./publish-paths.ts";
 import { type Published, tell } from "./publish-report.ts";
@@ -19,15 +19,25 @@ export const publish = command(
     const setup = readSetup(given, context);
     const wanted = await readWanted(given, context, cwd);
     const published = await run(wanted, setup, context, cwd);
+    tellOfUnread(given, context);
     const elapsedMs = context.host.now() - started;
     tell(published, { ...setup, elapsedMs, json: given.flag("json") }, context);
   },
 );
 
+/** At the end: whoever writes may have begun after us. What waits there may be for another program, so it stays. */
+function tellOfUnread(given: Arguments, { probeStdin, log }: Context): void {
+  const isElsewhere =
+    given.positionals.length > 0 || (given.text("flake") ?? given.text("file")) !== undefined;
+  if (given.behindDashes !== undefined || given.flag("stdin") || !isElsewhere || probeStdin() !== "data")
+    return;
+  log.warn("standard input was not read, as there were arguments; --stdin reads it as well");
+}
+
 async function run(wanted: Wanted, setup: PublishSetup, context: Context, cwd: string): Promise<Published> {
   switch (wanted.kind) {
     case "paths":
-      return await publishNamed(wanted.names, setup, context);
+      return await publishNamed(wanted, setup, context);
     case "outputs":
       return { ...(await publishOutputs(wanted, setup, context, cwd)), strict: wanted.strict };
     case "command":

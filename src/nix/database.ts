@@ -17,6 +17,7 @@ import { type BigIntStats, statSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 import { messageOf, NixcacheError, systemCode } from "../errors.ts";
 import { canonicalSha256 } from "../nar/hash.ts";
+import { NoStorePath } from "./no-store-path.ts";
 import type { PathInfo } from "./path-info.ts";
 
 /** Milliseconds to wait for a writer's lock. Reading blocks the thread, so not for long. */
@@ -113,8 +114,8 @@ function decode(row: Row, references: string[]): PathInfo {
 }
 
 /** @returns an error of the kind that every way of asking gives for a path that is not valid. */
-export function notValid(path: string): NixcacheError {
-  return new NixcacheError("nix-store", `${path} is not a valid path of the Nix store`, {
+export function notValid(path: string): NoStorePath {
+  return new NoStorePath(`${path} is not a valid path of the Nix store`, {
     hint: `Build or fetch it first, such as with \`nix-store --realise ${path}\`.`,
   });
 }

@@ -96,13 +96,11 @@ export class Evaluator {
     const common = ["--log-format", "raw", "--json", "--apply", expression, ...extraArgs];
     const nix = ["nix", ...EXPERIMENTAL, "eval"];
     if ("file" in this.#source) return [...nix, "--file", this.#source.file, ...common];
-    const flake = (root: string) => `${"flake" in this.#source ? this.#source.flake : ""}#${root}`;
-    const unlocked = "--no-write-lock-file";
-    if (this.#knowsRoot) return [...nix, flake("."), unlocked, ...common];
-    // An attribute path without names, which is searched for in packages.SYSTEM first: not found for a system that
-    // is none. What must be built to evaluate is still for the real one.
+    const flake = `${this.#source.flake}#${this.#knowsRoot ? "." : '""'}`;
+    // An attribute path without names is searched for in packages.SYSTEM first by a Nix that does not know the root: it
+    // finds nothing for a system that is none. What must be built to evaluate is still for the real one.
     const search = ["--system", "none", "--option", "extra-extra-platforms", system];
-    return [...nix, flake('""'), unlocked, ...search, ...common];
+    return [...nix, flake, "--no-write-lock-file", ...search, ...common];
   }
 }
 

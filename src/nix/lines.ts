@@ -13,6 +13,8 @@ export interface LinesOptions {
   readonly cwd?: string | undefined;
   /** Ends the command with SIGTERM, and if it does not listen with SIGKILL soon after. */
   readonly signal?: AbortSignal | undefined;
+  /** Whether standard output is kept. */
+  readonly keepOutput?: boolean | undefined;
   /** A line of standard error, without its newline. */
   onLine(line: string): void;
 }
@@ -21,17 +23,20 @@ export interface LinesResult {
   readonly exitCode: number | null;
   /** The signal that ended it, such as `SIGSEGV`. */
   readonly signal: string | null;
+  /** Standard output, where it was to be kept; else empty. */
+  readonly output: string;
 }
 
 /**
- * Runs `argv` without input; its standard output is thrown away.
+ * Runs `argv` without input; its standard output is thrown away unless it shall be kept.
  *
  * @throws `nix-store` when it cannot be started. How it ends is a result, also after the signal fired.
  */
 export async function runLines(argv: readonly string[], options: LinesOptions): Promise<LinesResult> {
   const { env, cwd, signal } = options;
-  if (signal?.aborted) return { exitCode: null, signal: "SIGTERM" };
-  const child = startProgram(argv, env, { stdout: "ignore", cwd });
+  if (signal?.aborted) return { exitCode: null, signal: "SIGTERM", output: "" };
+  const child = startProgram(argv, env, { stdout: options.keepOutput ? "pipe" : "ignore", cwd });
+  const kept = child.stdout === undefined ? "" : new Response(child.stdout).text();
 
   let killer: Timer | undefined;
   const stop = () => {
@@ -48,7 +53,8 @@ export async function runLines(argv: readonly string[], options: LinesOptions): 
     // Where `onLine` threw, nobody reads on.
     if (child.exitCode === null && child.signalCode === null) child.kill("SIGTERM");
   }
-  return { exitCode: child.exitCode, signal: child.signalCode === null ? null : String(child.signalCode) };
+  const ended = child.signalCode === null ? null : String(child.signalCode);
+  return { exitCode: child.exitCode, signal: ended, output: await kept };
 }
 
 async function eachLine(stream: ReadableStream<Uint8Array>, onLine: (line: string) => void): Promise<void> {

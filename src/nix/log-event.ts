@@ -3,8 +3,8 @@
  * since 2.4. https://github.com/NixOS/nix/blob/master/src/libutil/include/nix/util/logging.hh
  */
 
-/** Types of activities. */
-export const ACTIVITY = { builds: 104, build: 105 } as const;
+/** Types of activities; `waiting` is a derivation that another one is built in the place of, with both as its fields. */
+export const ACTIVITY = { builds: 104, build: 105, waiting: 111 } as const;
 
 /** Types of results. */
 export const RESULT = { logLine: 101, progress: 105 } as const;

@@ -1,5 +1,5 @@
 /**
- * Builds or substitutes all outputs of derivations, by `nix-store --realise`: every version takes derivations by
+ * Builds or substitutes outputs of derivations, by `nix-store --realise`: every version takes derivations by
  * their paths, where `nix build` wants `^*` behind them from 2.13 on, and nothing is evaluated again.
  */
 import { refuseTooOld } from "./least-version.ts";
@@ -22,10 +22,11 @@ export interface RealiseOptions {
 /**
  * Goes on after failures. What became of each derivation the events say, and the store.
  *
+ * @param derivations paths, with `!NAME,NAME` behind them where only these outputs are wanted
  * @returns how the command ended that failed last, or the last one.
  * @throws `nix-store` when it cannot be started, or is too old.
  */
-export async function realise(drvPaths: readonly string[], options: RealiseOptions): Promise<LinesResult> {
+export async function realise(derivations: readonly string[], options: RealiseOptions): Promise<LinesResult> {
   const { storeRoot, extraArgs = [] } = options;
   const command = [
     ...["nix-store", "--realise", "--keep-going"],
@@ -35,8 +36,8 @@ export async function realise(drvPaths: readonly string[], options: RealiseOptio
     ...(storeRoot === undefined ? [] : ["--store", storeRoot]),
     ...extraArgs,
   ];
-  let ended: LinesResult = { exitCode: 0, signal: null };
-  await inBatches(drvPaths, async (batch) => {
+  let ended: LinesResult = { exitCode: 0, signal: null, output: "" };
+  await inBatches(derivations, async (batch) => {
     if (options.signal?.aborted) return;
     const result = await runLines([...command, ...batch], {
       ...options,

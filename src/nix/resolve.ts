@@ -3,9 +3,10 @@
  */
 import { lstat, readlink, realpath } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
-import { messageOf, NixcacheError, systemCode } from "../errors.ts";
+import { messageOf, type NixcacheError, systemCode } from "../errors.ts";
 import { isBaseName } from "../nar/store-path.ts";
 import type { StoreLocation } from "./location.ts";
+import { NoStorePath } from "./no-store-path.ts";
 
 /** Linux gives up after as many. */
 const MAX_LINKS = 40;
@@ -82,12 +83,8 @@ function outside(
   location: Pick<StoreLocation, "storeDir">,
   cause?: unknown,
 ): NixcacheError {
-  return new NixcacheError(
-    "nix-store",
-    `${JSON.stringify(argument)} names no path of the Nix store: ${reason}`,
-    {
-      hint: `Give a path in ${location.storeDir} or a link to one, such as the ./result that \`nix build\` leaves.`,
-      cause,
-    },
-  );
+  return new NoStorePath(`${JSON.stringify(argument)} names no path of the Nix store: ${reason}`, {
+    hint: `Give a path in ${location.storeDir} or a link to one, such as the ./result that \`nix build\` leaves.`,
+    cause,
+  });
 }

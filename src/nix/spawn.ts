@@ -24,7 +24,7 @@ type Streams = { stdout: "pipe" | "ignore" };
 /**
  * Starts a program that is found by the PATH of `env`, without input, its standard error a pipe.
  *
- * @throws `nix-store` when it cannot be started
+ * @throws `nix-store` when it cannot be started; the reason of the signal when that fired before
  */
 export function startProgram<S extends Streams>(
   argv: readonly string[],
@@ -35,6 +35,7 @@ export function startProgram<S extends Streams>(
   const [name = ""] = argv;
   const program = Bun.which(name, { PATH: env.PATH ?? "" });
   if (program === null) throw notFound(name, env);
+  signal?.throwIfAborted();
   try {
     return Bun.spawn([program, ...argv.slice(1)], {
       env: { ...env },

@@ -7,6 +7,8 @@ import { type Environment, locateStore } from "./location.ts";
 export interface Validity {
   /** Seconds since 1970; undefined where Nix's database cannot be read. */
   readonly registrationTime?: number;
+  /** Of Nix's database, where ids only grow; undefined where it cannot be read. */
+  readonly id?: number;
   /** Built here; undefined where the database cannot be read. */
   readonly ultimate?: boolean;
 }
@@ -29,16 +31,11 @@ export async function validPaths(
   try {
     return reading(location.database, (db) => {
       const rows = db
-        .query<{ path: string; registrationTime: number; ultimate: number | null }, [string]>(
-          "SELECT path, registrationTime, ultimate FROM ValidPaths WHERE path IN (SELECT value FROM json_each(?))",
+        .query<{ path: string; id: number; registrationTime: number; ultimate: number | null }, [string]>(
+          "SELECT path, id, registrationTime, ultimate FROM ValidPaths WHERE path IN (SELECT value FROM json_each(?))",
         )
         .all(JSON.stringify(paths));
-      return new Map(
-        rows.map(({ path, registrationTime, ultimate }) => [
-          path,
-          { registrationTime, ultimate: ultimate === 1 },
-        ]),
-      );
+      return new Map(rows.map(({ path, ultimate, ...row }) => [path, { ...row, ultimate: ultimate === 1 }]));
     });
   } catch (error) {
     if (!(error instanceof DatabaseUnreadable)) throw error;

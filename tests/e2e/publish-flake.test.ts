@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { PublishRecord } from "../../src/cache/record.ts";
+import { nixString } from "../../src/nix/nix-string.ts";
 import { refresh } from "../../src/protocol/refresh.ts";
 import { readCommands } from "../support/actions-log.ts";
 import { auditCache, openCacheStore } from "../support/audit.ts";
@@ -163,6 +164,12 @@ describeWith(["nix", "registry"], "publish", () => {
       ["a Nix file", ["--file", "default.nix"], ["first", "second"]],
       ["one attribute of it", ["--file", "default.nix", "-A", "second"], ["second"]],
       ["FLAKE#ATTRIBUTE", ["./config#one"], ["one"]],
+      ["with Nix's newer syntax, all outputs", ['./config#deep.inside."a.b"^*'], ["deep", "deep-dev"]],
+      [
+        "with Nix's newer syntax, some outputs",
+        ['./config#deep.inside."a.b"^dev', "config#one^out"],
+        ["deep-dev", "one"],
+      ],
       [
         "several of several flakes",
         ["./config#one", "path:./config#checks", "config#two"],
@@ -188,6 +195,38 @@ describeWith(["nix", "registry"], "publish", () => {
       ["outputs of paths", ["./result", "--outputs", "x"], 2, /--outputs is for what is built/],
       ["no flake there", ["--flake", "./nowhere"], 3, /cannot evaluate the flake .\/nowhere/],
       ["a command without --watch", ["--", "true"], 2, /--watch takes a command/],
+      [
+        "a pattern that nothing is like",
+        ["./config#th*"],
+        15,
+        /missing {2}.\/config#th\* +nothing is like this/,
+      ],
+      [
+        "a pattern among outputs, without --strict",
+        ["--flake", "config", "--outputs", "packages deep.*.gone"],
+        15,
+        /missing +deep\.\*\.gone +nothing is like this/,
+      ],
+      ["an output of a flake that has none", ["./config#apps"], 15, /missing +.\/config#apps/],
+      [
+        "an output that a derivation has not",
+        ["./config#one^man"],
+        15,
+        /it has no|there is no such output; it has out/,
+      ],
+      [
+        "what shall be left out, and is not there",
+        ["--flake", "config", "--exclude", "packages.*.secret"],
+        15,
+        /--exclude "packages\.\*\.secret": nothing that would be built is like this/,
+      ],
+      [
+        "only what is not there",
+        ["--flake", "config", "--include", "packages.*.gone"],
+        15,
+        /nothing is like this pattern of --include/,
+      ],
+      ["a list of outputs that is none", ["./config#one^"], 2, /expected outputs/],
     ])("not %s", async (_, args, code, says) => {
       const result = await publish(newCache(), args, { cwd });
       expect(result).toMatchObject({ code, stderr: expect.stringMatching(says) });
@@ -205,6 +244,109 @@ describeWith(["nix", "registry"], "publish", () => {
         stderr: expect.stringContaining(`there are no outputs for ${SYSTEM}`),
       });
     });
+  });
+
+  test("two names that are not there are two rows, each by its name, and the others are published", async () => {
+    const cache = newCache();
+    const cwd = project(PACKAGES("rows"));
+    const named = ["one", "left", "right", `packages.${SYSTEM}.up`].map((name) => `./config#${name}`);
+    const { statuses, paths } = await summaryOf(publish(cache, ["--json", ...named], { cwd }), 15);
+    expect(statuses).toEqual({
+      [`./config#packages.${SYSTEM}.one`]: "built",
+      "./config#left": "missing",
+      "./config#right": "missing",
+      [`./config#packages.${SYSTEM}.up`]: "missing",
+    });
+    expect(paths.uploaded).toBe(1);
+  });
+
+  test("attributes of odd names are recorded, named as they are shown, and pinned", async () => {
+    const cache = newCache();
+    const odd = [
+      'say "hi"',
+      "back\\slash",
+      "two\nlines",
+      "a b",
+      `$${"{x}"}`,
+      "é",
+      "*",
+      "^out",
+      "",
+      "#",
+      "or",
+      "2048",
+    ];
+    const packages = odd.map((name, index) => `${nixString(name)} = sh "odd-${index}" "mkdir $out" { };`);
+    const cwd = project(`packages.${SYSTEM} = { ${packages.join(" ")} };`);
+    const all = await summaryOf(publish(cache, ["--json"], { cwd }));
+    const shown = Object.keys(all.statuses);
+    expect(shown.length).toBe(odd.length);
+    expect(Object.keys((await records(cache))[0]?.roots ?? {}).sort()).toEqual([...shown].sort());
+
+    const outputs = ["--flake", "config", "--outputs", shown.join(" ")];
+    const again = await summaryOf(publish(cache, ["--json", ...outputs], { cwd }));
+    expect(Object.keys(again.statuses).sort()).toEqual([...shown].sort());
+    for (const [index, name] of shown.entries()) {
+      const named = await summaryOf(publish(newCache(), ["--json", `./config#${name}`], { cwd }));
+      expect(named.statuses).toEqual({ [`./config#${name}`]: "present" });
+      const env = { NIXCACHE_CACHE: cache };
+      const pin = await cli.run(["pin", `pin-${index}`, name, "--json"], { env });
+      expect(pin).toMatchObject({ code: 0 });
+      expect(JSON.parse(pin.stdout)).toMatchObject({
+        storePath: again.outputs.find((row: { attribute: string }) => row.attribute === name).path,
+      });
+    }
+  }, 120_000);
+
+  test("content-addressed outputs and what depends on them, from the build and from the cache", async () => {
+    const cache = newCache();
+    const ca = '__contentAddressed = true; outputHashMode = "recursive"; outputHashAlgo = "sha256";';
+    const cwd = project(`packages.${SYSTEM} = rec {
+      one = sh "ca-one" "mkdir $out; echo one > $out/x; echo dev > $dev" { outputs = [ "out" "dev" ]; ${ca} };
+      two = sh "ca-two" "cat \${one}/x > $out" { };
+      bad = sh "ca-bad" "exit 3" { ${ca} };
+    };`);
+    const settings = "extra-experimental-features = ca-derivations";
+    const env = { NIX_CONFIG: [nix.env.NIX_CONFIG, settings].filter(Boolean).join("\n") };
+    const of = (name: string) => `packages.${SYSTEM}.${name}`;
+    const built = await summaryOf(publish(cache, ["--json"], { cwd, env }), 15);
+    expect(built.statuses).toEqual({ [of("one")]: "built", [of("two")]: "built", [of("bad")]: "failed" });
+    expect(await names(cache)).toEqual(["ca-one", "ca-one-dev", "ca-two"]);
+    expect(Object.keys((await records(cache))[0]?.roots ?? {}).sort()).toEqual([
+      of("one"),
+      of("one^dev"),
+      of("two"),
+    ]);
+
+    // A store that has nothing takes them by their realisations.
+    const fresh = { ...env, NIX_REMOTE: await nix.emptyStore() };
+    const again = await summaryOf(
+      publish(cache, ["--json", "./config#one", "./config#two^out"], { cwd, env: fresh }),
+    );
+    const statuses = [`./config#${of("one")}`, `./config#${of("two")}`].map((name) => again.statuses[name]);
+    if (nix.root !== undefined) expect(statuses).toEqual(["substituted", "substituted"]);
+    const paths = (summary: { outputs: { path: string }[] }) =>
+      summary.outputs
+        .map(({ path }) => path)
+        .filter(Boolean)
+        .sort();
+    expect(paths(again)).toEqual(paths(built));
+    const watched = await summaryOf(publish(newCache(), ["--json", "--watch", "./config#two"], { cwd, env }));
+    expect(watched.paths.uploaded).toBe(1);
+  });
+
+  test("derivations by their paths, and whatever else an argument can be, from standard input", async () => {
+    const cache = newCache();
+    const cwd = project(PACKAGES("listed"));
+    const drv = (await nix.run("nix", ["eval", "--raw", "./config#two.drvPath"], { cwd })).trim();
+    const stdin = `${drv}^*\n./config#one /nix/store/${"0".repeat(32)}-gone.drv^out\n`;
+    const result = await summaryOf(publish(cache, ["--json", "--stdin"], { cwd, stdin }), 15);
+    expect(result.statuses).toEqual({
+      [drv.slice("/nix/store/".length)]: "built",
+      [`./config#packages.${SYSTEM}.one`]: expect.stringMatching(/^(built|present)$/),
+      [`/nix/store/${"0".repeat(32)}-gone.drv`]: "missing",
+    });
+    expect(await names(cache)).toEqual(["listed-one", "listed-two"]);
   });
 
   test("what nix build has built, by its link, and by its JSON on standard input", async () => {
@@ -356,7 +498,9 @@ describeWith(["nix", "registry"], "publish", () => {
       };
       const run = publish(cache, ["--json", signed as string, forged as string], { env });
       expect(await summaryOf(run)).toMatchObject({ paths: { upstream: 1, uploaded: 1 } });
-      expect(asked).toEqual([`/${forged?.slice(11, 43)}.narinfo`]);
+      expect(asked.filter((path) => path.endsWith(".narinfo"))).toEqual([
+        `/${forged?.slice(11, 43)}.narinfo`,
+      ]);
       expect(await names(cache)).toEqual(["forged"]);
     } finally {
       await upstream.stop(true);

@@ -82,6 +82,78 @@ describeWith(["nix", "registry"], "publish", () => {
       expect(await held(cache)).toEqual(sorted(paths.base, paths.other));
     });
 
+    test("paths on standard input between blanks, and what nix path-info prints, beside arguments", async () => {
+      const json = await nix.run("nix", ["path-info", "--json", paths.base, paths.other]);
+      const all = sorted(paths.base, paths.middle, paths.other);
+      for (const stdin of [
+        `${paths.base} ${paths.other}`,
+        json,
+        JSON.stringify(paths.other),
+        `${paths.other}\0`,
+      ]) {
+        const cache = newCache();
+        expect(await publish(["--cache", cache, "--stdin", paths.middle], { stdin })).toMatchObject({
+          code: 0,
+        });
+        expect(await held(cache)).toEqual(all);
+      }
+    });
+
+    test("what is invalid is told, and the rest is published", async () => {
+      const gone = `/nix/store/${"0".repeat(32)}-gone`;
+      const stdin = [paths.base, gone, "./nothing", paths.other].join("\n");
+      for (const [args, options] of [
+        [[], { stdin }],
+        [stdin.split("\n"), {}],
+      ] as const) {
+        const cache = newCache();
+        const result = await publish(["--cache", cache, "--json", ...args], options);
+        expect(result.code).toBe(12);
+        expect(await held(cache)).toEqual(sorted(paths.base, paths.other));
+        const { leftOut } = JSON.parse(result.stdout);
+        expect(leftOut.map(({ path }: { path: string }) => path)).toEqual([gone, "./nothing"]);
+        expect(result.stderr).toContain(`left out ${gone}: ${gone} is not a valid path of the Nix store`);
+        expect(result.stderr).toContain("2 paths could not be published");
+      }
+      const nothing = await publish(["--cache", newCache(), gone, "./nothing"]);
+      expect(nothing).toMatchObject({ code: 3, stderr: expect.stringContaining("it does not exist") });
+      const absent = JSON.stringify({ [gone]: null });
+      expect(await publish(["--cache", newCache()], { stdin: absent })).toMatchObject({
+        code: 3,
+        stderr: expect.stringContaining(`${gone}: it is not valid in the Nix store`),
+      });
+    });
+
+    test("standard input that is not read is told, and that it is waited for", async () => {
+      const { code, stderr } = await publish(["--cache", newCache(), paths.base], { stdin: paths.other });
+      expect(code).toBe(0);
+      expect(stderr).toContain("standard input was not read, as there were arguments");
+      const quiet = await publish(["--cache", newCache(), paths.base]);
+      expect(quiet.stderr).not.toContain("standard input");
+
+      // Opened for reading and writing, a pipe never ends.
+      const cwd = cli.path("waiting");
+      await mkdir(cwd);
+      const child = Bun.spawn(
+        ["sh", "-c", 'mkfifo pipe; exec 3<>pipe; exec "$0" publish --cache ./c <&3', cli.program],
+        {
+          cwd,
+          env: { ...cli.env, ...store },
+          stdout: "ignore",
+          stderr: "pipe",
+        },
+      );
+      const reader = child.stderr.getReader();
+      try {
+        const { value } = await reader.read();
+        expect(new TextDecoder().decode(value)).toContain("reading from standard input what to publish");
+      } finally {
+        child.kill("SIGKILL");
+        await reader.cancel();
+        await child.exited;
+      }
+    });
+
     test("links such as ./result, files below a path, and links to links", async () => {
       const cwd = cli.path("links");
       await mkdir(cwd);

@@ -58,6 +58,8 @@ export interface Cli {
   /** Temporary; HOME, the XDG folders, TMPDIR and the current folder are in it. Removed in the end. */
   readonly folder: string;
   readonly env: Readonly<Record<string, string>>;
+  /** The file of the binary. */
+  readonly program: string;
   path(...names: string[]): string;
   run(args: readonly string[], options?: RunOptions): Promise<CliResult>;
   start(args: readonly string[], options?: RunOptions): CliRun;
@@ -130,6 +132,7 @@ export async function openCli(): Promise<Cli> {
   return {
     folder,
     env,
+    program,
     path,
     run: (args, options = {}) => start(args, options).result,
     start,

@@ -140,7 +140,7 @@ describe.skipIf(!hasNix())("the real Nix", () => {
       const cache = `file://${nix.folder}/cache`;
       const known = targets
         .filter(({ name }) => name !== "mine")
-        .flatMap(({ outputs }) => Object.values(outputs));
+        .flatMap(({ outputs }) => Object.values(outputs).filter((path) => path !== null));
       await nix.run("nix", ["copy", "--to", cache, ...known]);
 
       const root = await nix.emptyStore();

@@ -112,6 +112,27 @@ test("a failure ends the build's time, though Nix lets go of it later", () => {
   expect(log.builds.get(drv("x"))?.ended).toBe(2000);
 });
 
+test("what is built in the place of a derivation counts as its build", () => {
+  const waiting = {
+    action: "start",
+    id: 1,
+    type: 111,
+    level: 3,
+    text: "",
+    fields: [drv("x"), drv("resolved-x")],
+  };
+  const { log } = logOf(
+    waiting,
+    start(2, "resolved-x"),
+    line(2, "a word"),
+    error(`builder for '${drv("resolved-x")}' failed with exit code 3`),
+  );
+  expect(log.failureOf(drv("x"))).toBe("builder failed with exit code 3");
+  expect(log.buildOf(drv("x"))).toMatchObject({ started: 2000, ended: 4000, tail: ["a word"] });
+  expect(log.failureOf(drv("y"))).toBeUndefined();
+  expect(log.buildOf(drv("y"))).toBeUndefined();
+});
+
 describe("warnings that we are not trusted", () => {
   const given = [
     "--option",

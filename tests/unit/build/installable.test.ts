@@ -1,5 +1,7 @@
 import { describe, expect, test } from "bun:test";
-import { parseInstallable, readNames } from "../../../src/build/installable.ts";
+import { parseDerivation, parseInstallable, splitOutputs } from "../../../src/build/installable.ts";
+
+const DRV = "/nix/store/00000000000000000000000000000000-a.drv";
 
 test.each([
   ["nixpkgs#hello", { flake: "nixpkgs", attribute: "hello" }],
@@ -7,28 +9,43 @@ test.each([
   [".#", { flake: ".", attribute: "default" }],
   ["github:o/r", { flake: "github:o/r", attribute: "default" }],
   ["git+https://host/r?ref=x#a.b", { flake: "git+https://host/r?ref=x", attribute: "a.b" }],
+  ['.#"a#b"', { flake: ".", attribute: '"a#b"' }],
+  ["nixpkgs#hello^*", { flake: "nixpkgs", attribute: "hello^*" }],
+  [".#^dev", { flake: ".", attribute: "default^dev" }],
+  ["github:o/r^out,dev", { flake: "github:o/r", attribute: "default^out,dev" }],
   ["./result", undefined],
   ["/nix/store/00000000000000000000000000000000-a", undefined],
+  [`${DRV}^*`, undefined],
   ["result", undefined],
 ])("%s", (text, expected) => {
   expect(parseInstallable(text)).toEqual(expected as never);
 });
 
-describe("names on standard input", () => {
+test.each([
+  [`${DRV}^*`, { path: DRV }],
+  [`${DRV}^out,dev`, { path: DRV, outputs: ["out", "dev"] }],
+  [`${DRV}!dev`, { path: DRV, outputs: ["dev"] }],
+  ["./link.drv^out", { path: "./link.drv", outputs: ["out"] }],
+  [DRV, undefined],
+  ["./a^b", undefined],
+])("%s", (text, expected) => {
+  expect(parseDerivation(text)).toEqual(expected as never);
+});
+
+describe("outputs behind a text", () => {
   test.each([
-    ["lines", "/a\n\n  ./b  \n", ["/a", "./b"]],
-    ["nothing", "", []],
-    ["derivations", '[{"drvPath":"/d.drv","outputs":{"out":"/a","dev":"/b"}}]', ["/a", "/b"]],
-    ["what is no derivation", ' [{"path":"/a"},"/b"]\n', ["/a", "/b"]],
-    ["nothing built", "[]", []],
-  ])("%s", (_, text, names) => {
-    expect(readNames(text)).toEqual(names);
+    ["a", { text: "a" }],
+    ["a^*", { text: "a" }],
+    ["a^out", { text: "a", outputs: ["out"] }],
+    ["a^out,dev,out", { text: "a", outputs: ["out", "dev"] }],
+    ['"a^dev"', { text: '"a^dev"' }],
+    ['"a^b"^dev', { text: '"a^b"', outputs: ["dev"] }],
+    ["a^b^dev", { text: "a^b", outputs: ["dev"] }],
+  ])("%s", (text, expected) => {
+    expect(splitOutputs(text)).toEqual(expected as never);
   });
 
-  test.each(["[", "[{}]", "[1]", "[null]", '[{"outputs":{"out":null}}]', '[{"outputs":{"out":{}}}]'])(
-    "%s",
-    (text) => {
-      expect(() => readNames(text)).toThrow(/expected the output of `nix build --json`/);
-    },
-  );
+  test.each(["a^", "a^out,", "a^,out", "a^out dev", "a^*,out"])("%s is refused", (text) => {
+    expect(() => splitOutputs(text)).toThrow(/expected outputs$/);
+  });
 });

@@ -22,24 +22,34 @@ test("rows have failures first, and otherwise the order of discovery", () => {
   const rows = outputRows(
     {
       targets: [],
+      missing: [{ attribute: "typo", reason: "there is no such attribute" }],
       broken: [{ attribute: "broken", reason: "it throws" }],
       skipped: [{ attribute: "other", reason: "it is for another system" }],
     },
     {
       untrusted: undefined,
       targets: [
-        { target: target("present"), status: "present", paths: [] },
+        { target: target("present"), status: "present", outputs: {}, paths: [] },
         {
           target: target("b", { dev: "/nix/store/b-dev", out: "/nix/store/b" }),
           status: "built",
+          outputs: {},
           paths: [],
           seconds: 3,
         },
-        { target: target("a"), status: "built", paths: [] },
-        { target: target("blocked"), status: "blocked", paths: [], reason: "needs bad", log: ["of bad"] },
+        { target: target("a"), status: "built", outputs: {}, paths: [] },
+        {
+          target: target("blocked"),
+          status: "blocked",
+          outputs: {},
+          paths: [],
+          reason: "needs bad",
+          log: ["of bad"],
+        },
         {
           target: target("bad", { dev: "/nix/store/bad-dev" }),
           status: "failed",
+          outputs: {},
           paths: [],
           reason: "no",
           log: ["oh"],
@@ -49,6 +59,7 @@ test("rows have failures first, and otherwise the order of discovery", () => {
   );
   expect(rows).toEqual([
     { attribute: "bad", path: "/nix/store/bad-dev", status: "failed", reason: "no", log: ["oh"] },
+    { attribute: "typo", status: "missing", reason: "there is no such attribute" },
     { attribute: "broken", status: "broken", reason: "it throws" },
     { attribute: "blocked", path: "/nix/store/blocked", status: "blocked", reason: "needs bad" },
     { attribute: "b", path: "/nix/store/b", status: "built", seconds: 3 },
@@ -56,10 +67,11 @@ test("rows have failures first, and otherwise the order of discovery", () => {
     { attribute: "present", path: "/nix/store/present", status: "present" },
     { attribute: "other", status: "skipped", reason: "it is for another system" },
   ]);
-  expect(countStatuses(rows)).toBe("1 failed, 1 broken, 1 blocked, 2 built, 1 present, 1 skipped");
-  expect(renderText(rows.slice(0, 4))).toBe(
+  expect(countStatuses(rows)).toBe("1 failed, 1 missing, 1 broken, 1 blocked, 2 built, 1 present, 1 skipped");
+  expect(renderText(rows.slice(0, 5))).toBe(
     [
       "failed   bad      no",
+      "missing  typo     there is no such attribute",
       "broken   broken   it throws",
       "blocked  blocked  needs bad",
       "built    b        /nix/store/b, 3 s",

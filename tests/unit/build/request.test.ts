@@ -58,7 +58,12 @@ describe("a selection", () => {
 });
 
 test("several discoveries as one: names by flake, none twice", () => {
-  const found = (attribute: string) => ({ targets: [], broken: [{ attribute, reason: "r" }], skipped: [] });
+  const found = (attribute: string) => ({
+    targets: [],
+    missing: [],
+    broken: [{ attribute, reason: "r" }],
+    skipped: [],
+  });
   const named = (flake: string) => ({ source: { flake }, named: true });
   const joined = joinDiscoveries([
     [named("a"), found("x")],

@@ -3,14 +3,15 @@ import { parseOutputs } from "../../../src/nix/derivation.ts";
 
 const TAIL = '[("/nix/store/x.drv",["out"])],[],"x86_64-linux","/bin/sh",[],[("a","),(\\"")])';
 
-test.each<[string, string, Record<string, string>]>([
+test.each<[string, string, Record<string, string | null>]>([
   ["one", `Derive([("out","/nix/store/o","","")],${TAIL}`, { out: "/nix/store/o" }],
   [
     "two",
     `Derive([("dev","/nix/store/d","",""),("out","/nix/store/o","r:sha256","00")],${TAIL}`,
     { dev: "/nix/store/d", out: "/nix/store/o" },
   ],
-  ["known after the build", `Derive([("out","","r:sha256","")],${TAIL}`, {}],
+  ["known after the build", `Derive([("out","","r:sha256","")],${TAIL}`, { out: null }],
+  ["of what needs such a one", `Derive([("out","","","")],${TAIL}`, { out: null }],
   [
     "a newer format",
     `DrvWithVersion("xp-dyn-drv",[("out","/nix/store/o","","")],${TAIL}`,
