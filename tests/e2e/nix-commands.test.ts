@@ -1,13 +1,13 @@
 /** What Nix's commands do with a cache: each way into it, and each question that they have. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parsePathInfoJson } from "../../src/nix/path-info.ts";
 import { type Cli, type CliServer, openCli } from "../support/cli.ts";
 import { CONTENT_ADDRESSED, contentAddressed } from "../support/content-addressed.ts";
 import { Cleanup } from "../support/lease.ts";
 import { describeWith, openNix } from "../support/needs.ts";
-import { flakeText, shellDerivation, type TestNix } from "../support/nix.ts";
+import { flakeText, nixAtLeast, shellDerivation, type TestNix } from "../support/nix.ts";
 import { openClient, storeVariables } from "../support/substitute.ts";
 
 const SYSTEM = `${process.arch === "arm64" ? "aarch64" : "x86_64"}-${process.platform}`;
@@ -194,6 +194,51 @@ describeWith(["nix"], "Nix's commands", () => {
       expect(await server.stop()).toBe(0);
       await expectSubstituted(cache, file);
     });
+  });
+
+  test("content addresses of every kind that this Nix makes need no signature", async () => {
+    const features = ["--extra-experimental-features", "nix-command blake3-hashes git-hashing"];
+    const folder = join(nix.folder, "contents");
+    await mkdir(join(folder, "empty"), { recursive: true });
+    await writeFile(join(folder, "run"), "#!/bin/sh\n", { mode: 0o755 });
+    await symlink("run", join(folder, "link"));
+    const add = (...args: string[]) => nix.run("nix-store", ["--add-fixed", ...args]);
+    const printed: string[] = [];
+    for (const hash of ["md5", "sha1", "sha256", "sha512"])
+      printed.push(await add("--recursive", hash, folder));
+    printed.push(await add("sha256", join(folder, "run")));
+    const text = ["--eval", "--read-write-mode", "--json", "--expr", 'builtins.toFile "text" "words"'];
+    printed.push(await nix.run("nix-instantiate", text));
+    const added = printed.map((line) => line.trim().replaceAll('"', ""));
+    if (nixAtLeast("2.34")) {
+      for (const kind of ["nar blake3", "git sha1", "git sha256"]) {
+        const [mode = "", hash = ""] = kind.split(" ");
+        const args = [
+          "store",
+          "add",
+          "--mode",
+          mode,
+          "--hash-algo",
+          hash,
+          "--name",
+          `${mode}-${hash}`,
+          folder,
+        ];
+        added.push((await nix.run("nix", [...features, ...args])).trim());
+      }
+    }
+
+    const cache = ["--cache", cli.path("addresses"), "--upstream", ""];
+    const published = await cli.run(["publish", ...added, ...cache], { env: storeVariables(nix) });
+    expect(published).toMatchObject({ code: 0 });
+    expect(await cli.run(["verify", "--deep", ...cache])).toMatchObject({ code: 0 });
+    const server = await serve(cli.path("addresses"));
+    const env = await fresh();
+    const copy = ["copy", "--option", "require-sigs", "true", "--from", server.url, ...added];
+    await nix.run("nix", [...features, ...copy], { env });
+    const paths = await nix.run("nix", [...features, "path-info", "--all"], { env });
+    expect(paths.trim().split("\n").sort()).toEqual(added.sort());
+    await nix.run("nix-store", ["--verify", "--check-contents"], { env });
   });
 
   test("a post-build-hook of a person's own publishes what was built", async () => {

@@ -8,7 +8,7 @@ import { CONTENT_ADDRESSED, contentAddressed, recordsDependents } from "../suppo
 import { hashPart } from "../support/http-cache.ts";
 import { Cleanup } from "../support/lease.ts";
 import { describeWith, openNix } from "../support/needs.ts";
-import { buildClosure, shellDerivation, type TestNix } from "../support/nix.ts";
+import { buildClosure, nixAtLeast, shellDerivation, type TestNix } from "../support/nix.ts";
 import { startRegistry, type TestRegistry } from "../support/registry.ts";
 import { openClient } from "../support/substitute.ts";
 
@@ -68,7 +68,8 @@ async function generations(cache: string): Promise<number> {
 
 const newCache = () => `${registry.host}/writable-${++caches}`;
 
-const build = (name: string) => nix.build(shellDerivation(name, `echo content of ${name} > $out`));
+const build = (name: string) =>
+  nix.build(shellDerivation(name, `echo building ${name}; echo content of ${name} > $out`));
 
 describeWith(["nix", "registry"], "serve --writable", () => {
   beforeAll(async () => {
@@ -91,6 +92,18 @@ describeWith(["nix", "registry"], "serve --writable", () => {
       expect(narinfo).toContain(`\nCompression: ${compression}\n`);
       expect(narinfo).toContain("\nSig: writable-1:");
       expect(await (await server.get(`/${hashPart(path)}.ls`)).json()).toMatchObject({ version: 1 });
+      paths.push(path);
+    }
+    // From 2.32 on what stands beside NARs can be compressed as well; older versions know no such settings.
+    for (const encoding of nixAtLeast("2.32") ? ["gzip", "br", "zstd"] : []) {
+      const path = await build(`encoded-${encoding}`);
+      const derivation = (await nix.run("nix-store", ["--query", "--deriver", path])).trim();
+      const query = ["narinfo", "ls", "log"].map((kind) => `${kind}-compression=${encoding}`).join("&");
+      await copyTo(server, [path], `?${query}&write-nar-listing=1`);
+      await nix.run("nix", ["store", "copy-log", "--to", `${server.url}?${query}`, derivation]);
+      expect(await (await server.get(`/${hashPart(path)}.ls`)).json()).toMatchObject({ version: 1 });
+      const log = await server.get(`/log/${derivation.slice("/nix/store/".length)}`);
+      expect(await log.text()).toBe(`building encoded-${encoding}\n`);
       paths.push(path);
     }
     // From the journal, before anything is committed.
