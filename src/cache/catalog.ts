@@ -10,7 +10,6 @@ import { Database, type Statement } from "bun:sqlite";
 import { STORE_DIR, STORE_HASH_LENGTH } from "../nar/store-path.ts";
 import { type KeyRing, shownLine } from "./builds.ts";
 import type { IndexDatabase } from "./database.ts";
-import type { EntryLine } from "./entry.ts";
 import type { Generation } from "./index-layer.ts";
 import type { LayerFile } from "./layer-file.ts";
 import { linesAt, mergeLayers } from "./layer-merge.ts";
@@ -133,7 +132,8 @@ export class Catalog implements Disposable {
     try {
       let inSlice = 0;
       for (const places of mergeLayers(this.#files)) {
-        const line = shownLine(linesAt(places), () => this.#keyRing) as EntryLine;
+        const line = shownLine(linesAt(places), () => this.#keyRing);
+        if (line === undefined) continue;
         const { name, narSize, fileSize } = readSizes(line.narinfo);
         insert.run(line.storeHash, name, narSize, fileSize, line.added);
         totals.paths++;

@@ -18,12 +18,21 @@ import type { LayerFile } from "./layer-file.ts";
 import { LayerFolder } from "./layer-folder.ts";
 import { session } from "./session.ts";
 import { isOfDisk, Settling } from "./settling.ts";
+import type { GenerationName } from "./tags.ts";
 
 /** How often a view is opened whose files another process has removed in that moment. */
 const OPENINGS = 3;
 
+/** What a process has found malformed in a cache: it need not be fetched, nor told of, again. */
+interface KnownMalformed {
+  readonly generations: Set<GenerationName>;
+  /** Layers with lines that are no entries. Their other lines count, and nobody puts them into another layer. */
+  readonly layers: Set<Digest>;
+}
+
 export class IndexDatabase {
   readonly path: string;
+  readonly malformed: KnownMalformed = { generations: new Set(), layers: new Set() };
   readonly #folder: LayerFolder;
   #connection: Database;
   /** The file that the connection has open: somebody may have removed or replaced it since. */

@@ -105,6 +105,12 @@ export function withoutFiles(line: EntryLine, names: ReadonlySet<string>): Entry
   return { ...line, rest: JSON.stringify(rest) };
 }
 
+/** The line without some of its signatures, and otherwise byte for byte. */
+export function withoutSignatures(line: EntryLine, signatures: ReadonlySet<string>): EntryLine {
+  const isKept = (text: string) => !text.startsWith("Sig: ") || !signatures.has(text.slice("Sig: ".length));
+  return { ...line, narinfo: line.narinfo.split("\n").filter(isKept).join("\n") };
+}
+
 export function entryOf(line: EntryLine): Entry {
   const info = parseNarInfo(line.narinfo, line.storeHash);
   return { info, ...filesOf(line.rest, line.storeHash), added: line.added };

@@ -39,6 +39,12 @@ export type LayerHeader =
       readonly nonce: string;
     };
 
+/** A line of a layer that is no entry, for whatever reason. The others are not concerned. */
+export class BrokenLine extends NixcacheError {}
+
+/** A layer that a later version wrote. */
+export class LaterFormat extends NixcacheError {}
+
 /**
  * The lines of a layer, each without its newline.
  * @throws `internal` for a line that readers would refuse: one such layer would close the cache to everybody.
@@ -89,6 +95,7 @@ export class LayerParser {
   #headerLength = 0;
   #nonce = "";
   readonly #covers: Generation[] = [];
+  readonly #names = new Set<GenerationName>();
 
   /** @param where names the layer in messages. */
   constructor(where: string) {
@@ -105,7 +112,10 @@ export class LayerParser {
     this.#line++;
   }
 
-  /** The entry on this line, or undefined for a line of the header. @throws `corrupt` with the line number. */
+  /**
+   * The entry on this line, or undefined for a line of the header.
+   * @throws BrokenLine for one that should be an entry; `corrupt` for a header that is none, with the line number
+   */
   push(text: string): EntryLine | undefined {
     this.#line++;
     if (this.isPastHeader) {
@@ -115,7 +125,7 @@ export class LayerParser {
     const where = `${this.#where}, line ${this.#line}`;
     if (this.#kind === undefined) this.#readFirst(text, where);
     else if (this.#covers.length < this.#expectedCovers) this.#readCover(text, where);
-    else return parseLine(text, where);
+    else return entryIn(text, where);
     return undefined;
   }
 
@@ -131,7 +141,7 @@ export class LayerParser {
   #readFirst(text: string, where: string): void {
     const first = parseJsonObject(text, where);
     if (first.nixcache !== FORMAT) {
-      throw new NixcacheError(
+      throw new LaterFormat(
         "corrupt",
         `${where}: got format ${preview(first.nixcache)}, expected ${FORMAT}`,
         {
@@ -169,7 +179,19 @@ export class LayerParser {
         `${where}: got "covers": ${preview(cover.covers)}, expected the name of a generation`,
       );
     }
+    if (this.#names.has(name)) throw new NixcacheError("corrupt", `${where}: it covers ${name} twice`);
+    this.#names.add(name);
     this.#covers.push({ name, record: decodeRecord(cover.record, where) });
+  }
+}
+
+/** @throws BrokenLine */
+function entryIn(text: string, where: string): EntryLine {
+  try {
+    return parseLine(text, where);
+  } catch (cause) {
+    if (!(cause instanceof NixcacheError)) throw cause;
+    throw new BrokenLine(cause.code, cause.message, { cause });
   }
 }
 

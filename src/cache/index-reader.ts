@@ -12,7 +12,7 @@ import { buildsOf, compareShown, type KeyRing, shownLine } from "./builds.ts";
 import { type EntryLine, filesOf } from "./entry.ts";
 import type { Generation } from "./index-layer.ts";
 import type { LayerFile } from "./layer-file.ts";
-import { linesAt, mergeLayers, type Place } from "./layer-merge.ts";
+import { everyLineAt, mergeLayers, type Place } from "./layer-merge.ts";
 import { firstRank, hashKey } from "./layer-table.ts";
 import type { BlobReference } from "./manifests.ts";
 import type { Part } from "./part.ts";
@@ -133,7 +133,7 @@ export class IndexReader implements Disposable {
     for (const layer of this.#files) {
       for (const rank of layer.ranksOfFile(file)) {
         const line = layer.lineAt(rank);
-        if (line.file === file) return locationIn(line);
+        if (line?.file === file) return locationIn(line);
       }
     }
     const former = this.#former.get(file);
@@ -240,6 +240,13 @@ export class IndexReader implements Disposable {
     return this.layers().filter(({ id, position }) => position === null && id !== v1?.id);
   }
 
+  /** Digests of the layers with lines that are no entries. Reads all of them. */
+  layersWithoutEntries(): Digest[] {
+    const isWhole = ({ file }: OpenLayer) =>
+      file.table.keys.every((_, rank) => file.lineAt(rank) !== undefined);
+    return this.#layers.filter((layer) => !isWhole(layer)).map(({ file }) => file.digest);
+  }
+
   /** Whether another layer than this one has the store hash, with this very NAR where one is given. */
   isElsewhere(layer: number, hash: string, file?: string): boolean {
     return this.#layers.some((other) => {
@@ -292,13 +299,14 @@ export class IndexReader implements Disposable {
   /**
    * What `layers` have and `below` does not: of each path the lines that may be shown to anybody, unless the layers below
    * have the same. In the order of store hashes, and for one path in the order in which they were made.
+   * @throws NoEntry for a line that is none: whether it was written so, or the disk has changed it, nobody can tell here
    */
   *linesAbove(layers: readonly number[], below: readonly number[]): Generator<EntryLine> {
     const files = (ids: readonly number[]) =>
       this.#layers.filter(({ id }) => ids.includes(id)).map(({ file }) => file);
     const lower = files(below);
     for (const places of mergeLayers(files(layers))) {
-      const lines = linesAt(places);
+      const lines = everyLineAt(places);
       const hash = (lines[0] as EntryLine).storeHash;
       const known = lower.flatMap((file) => file.linesOf(hash));
       const added = lines.filter((line) => !known.some((other) => isSame(other, line)));

@@ -5,12 +5,12 @@ import type { Database, Statement } from "bun:sqlite";
 import { NixcacheError } from "../errors.ts";
 import type { Digest } from "../oci/digest.ts";
 import { type EntryLine, filesOf } from "./entry.ts";
-import type { Generation, LayerHeader } from "./index-layer.ts";
+import type { Generation } from "./index-layer.ts";
 import type { ViewState } from "./index-reader.ts";
 import type { LayerFile } from "./layer-file.ts";
 import type { LayerFolder } from "./layer-folder.ts";
 import { firstRank } from "./layer-table.ts";
-import type { LayerWriter } from "./layer-writer.ts";
+import type { LayerText, LayerWriter } from "./layer-writer.ts";
 import { encodeRecord } from "./record.ts";
 import type { GenerationId } from "./tags.ts";
 
@@ -64,8 +64,8 @@ export class IndexUpdate implements Disposable {
     this.#writerOf(layer).add(line);
   }
 
-  /** Adds all entries of a layer by its text. @returns its header. @throws `corrupt` */
-  addText(layer: number, chunks: AsyncIterable<Uint8Array>, where: string): Promise<LayerHeader> {
+  /** Adds all entries of a layer by its text. @throws `corrupt` */
+  addText(layer: number, chunks: AsyncIterable<Uint8Array>, where: string): Promise<LayerText> {
     return this.#writerOf(layer).readText(chunks, where);
   }
 

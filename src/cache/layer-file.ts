@@ -165,7 +165,8 @@ export class LayerFile {
     const { keys } = this.table;
     const key = hashKey(hash);
     for (let rank = firstRank(this.table, key); keys[rank] === key; rank++) {
-      if (this.hashAt(rank) === hash) lines.push(this.lineAt(rank));
+      const found = this.hashAt(rank) === hash ? this.lineAt(rank) : undefined;
+      if (found !== undefined) lines.push(found);
     }
     return lines;
   }
@@ -214,13 +215,17 @@ export class LayerFile {
   }
 
   #otherNarinfo(rank: number, hash: string): string | undefined {
-    const { storeHash, narinfo } = this.lineAt(rank);
-    return storeHash === hash ? narinfo : undefined;
+    const found = this.lineAt(rank);
+    return found?.storeHash === hash ? found.narinfo : undefined;
   }
 
-  /** The line at a rank, checked. @throws `corrupt` */
-  lineAt(rank: number): EntryLine {
+  /**
+   * The line at a rank, checked. Undefined for one that is no entry and never was: reading it again would not mend it.
+   * @throws `corrupt` for one that is not as it was written
+   */
+  lineAt(rank: number): EntryLine | undefined {
     const parsed = this.#parsed(this.#read(rank), rank);
+    if (parsed === undefined) return undefined;
     const byte = rank >> 3;
     this.#checked[byte] = (this.#checked[byte] as number) | (1 << (rank & 7));
     return parsed;
@@ -233,7 +238,10 @@ export class LayerFile {
   /** The store hash of the line at a rank. @throws `corrupt` */
   hashAt(rank: number): string {
     const hash = hashInLine(line.toString("latin1", 0, this.#read(rank, HASH_END)));
-    return hash !== undefined && this.#isOf(rank, hash) ? hash : this.lineAt(rank).storeHash;
+    if (hash !== undefined && this.#isOf(rank, hash)) return hash;
+    const found = this.lineAt(rank);
+    if (found === undefined) throw this.#damaged(rank);
+    return found.storeHash;
   }
 
   /** A line that has these bytes; undefined where there is none. Looks through the whole text. @throws `corrupt` */
@@ -268,7 +276,7 @@ export class LayerFile {
     return length;
   }
 
-  #parsed(length: number, rank: number): EntryLine {
+  #parsed(length: number, rank: number): EntryLine | undefined {
     const text = line.toString("utf8", 0, length);
     try {
       const parsed = parseUsualLine(text) ?? parseLine(text, `${this.#path}, line ${rank}`);
@@ -276,7 +284,7 @@ export class LayerFile {
     } catch (error) {
       // A line of the usual shape was not checked when it was written.
       const hash = hashInLine(text);
-      if (hash !== undefined && this.#isOf(rank, hash)) throw error;
+      if (error instanceof NixcacheError && hash !== undefined && this.#isOf(rank, hash)) return undefined;
     }
     throw this.#damaged(rank);
   }

@@ -1,4 +1,6 @@
 /** Several layers as one: their lines in the order of store hashes, those for one path together. */
+import { NixcacheError } from "../errors.ts";
+import type { Digest } from "../oci/digest.ts";
 import type { EntryLine } from "./entry.ts";
 import type { LayerFile } from "./layer-file.ts";
 
@@ -44,7 +46,26 @@ export function* mergeLayers(files: readonly LayerFile[], from?: string): Genera
   }
 }
 
-/** The lines at these places. @throws `corrupt` */
+/** A line that is no entry, where all must be. */
+export class NoEntry extends NixcacheError {
+  readonly layer: Digest;
+
+  constructor(layer: Digest, hash: string) {
+    super("corrupt", `the layer ${layer} has a line for ${hash} that is no entry`);
+    this.layer = layer;
+  }
+}
+
+/** The lines at these places. @throws NoEntry; `corrupt` for a damaged file */
+export function everyLineAt(places: readonly Place[]): EntryLine[] {
+  return places.map(({ file, rank }) => {
+    const line = file.lineAt(rank);
+    if (line === undefined) throw new NoEntry(file.digest, file.hashAt(rank));
+    return line;
+  });
+}
+
+/** The lines at these places, without what is no entry. @throws `corrupt` for a damaged file */
 export function linesAt(places: readonly Place[]): EntryLine[] {
-  return places.map(({ file, rank }) => file.lineAt(rank));
+  return places.flatMap(({ file, rank }) => file.lineAt(rank) ?? []);
 }

@@ -8,7 +8,7 @@ import { NixcacheError } from "../errors.ts";
 import { BASE32_ALPHABET } from "../nar/base32.ts";
 import { STORE_HASH_LENGTH } from "../nar/store-path.ts";
 import { type EntryLine, MAX_LINE_BYTES, mayHaveAttached } from "./entry.ts";
-import { type LayerHeader, LayerParser } from "./index-layer.ts";
+import { BrokenLine, type LayerHeader, LayerParser } from "./index-layer.ts";
 import { fileKey, hashKey, hashKeyOf, KEY_START, nextKey, type TableBuilder } from "./layer-table.ts";
 
 /** How nearly every line begins. */
@@ -49,6 +49,7 @@ export class LayerScanner {
   readonly #attached: (line: EntryLine) => void;
   readonly #parser: LayerParser;
   readonly #where: string;
+  #broken: BrokenLine | undefined;
   readonly #decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
   /** Of a line whose end has not come. */
   #pending: Uint8Array[] = [];
@@ -67,6 +68,11 @@ export class LayerScanner {
     this.#table = table;
     this.#attached = attached;
     this.#parser = new LayerParser(where);
+  }
+
+  /** What is wrong with the first line that is no entry; such lines are passed over. */
+  get broken(): BrokenLine | undefined {
+    return this.#broken;
   }
 
   /** The next bytes of the text. @throws `corrupt` with the line number */
@@ -119,10 +125,20 @@ export class LayerScanner {
   #read(text: string, offset: number, bytes: number): void {
     this.#checkLength(bytes);
     this.#line++;
-    const line = this.#parser.push(text);
+    const line = this.#entryIn(text);
     if (line === undefined) return;
     this.#table.add(hashKey(line.storeHash), offset, bytes, fileKey(line.file));
     if (mayHaveAttached(line)) this.#attached(line);
+  }
+
+  #entryIn(text: string): EntryLine | undefined {
+    try {
+      return this.#parser.push(text);
+    } catch (error) {
+      if (!(error instanceof BrokenLine)) throw error;
+      this.#broken ??= error;
+      return undefined;
+    }
   }
 
   /** Takes the line down; false when it has another shape, such as one with attached files. */

@@ -3,7 +3,7 @@ import { closeSync, openSync, readSync, renameSync, rmSync, write, writeSync } f
 import type { Digest } from "../oci/digest.ts";
 import { giveBack } from "../zstd-frames.ts";
 import { type EntryLine, formatLine, mayHaveAttached, parseLine } from "./entry.ts";
-import type { LayerHeader } from "./index-layer.ts";
+import type { BrokenLine, LayerHeader } from "./index-layer.ts";
 import { LayerFile } from "./layer-file.ts";
 import { HASH_END, hashInLine, LayerScanner } from "./layer-scan.ts";
 import { encodeTable, fileKey, hashKey, TableBuilder } from "./layer-table.ts";
@@ -18,6 +18,12 @@ export interface WriteOptions {
   /** Given each entry with attached files. */
   readonly attached: (line: EntryLine) => void;
   readonly closed: (file: LayerFile) => void;
+}
+
+export interface LayerText {
+  readonly header: LayerHeader;
+  /** The first line that is no entry. Such lines are passed over. */
+  readonly broken: BrokenLine | undefined;
 }
 
 export class LayerWriter {
@@ -40,10 +46,9 @@ export class LayerWriter {
   /**
    * Takes the text of a layer as it comes.
    * @param chunks each with a buffer of its own, which is given back
-   * @returns the layer's header
    * @throws `corrupt`, with the line, for anything that is not an index layer
    */
-  async readText(chunks: AsyncIterable<Uint8Array>, where: string): Promise<LayerHeader> {
+  async readText(chunks: AsyncIterable<Uint8Array>, where: string): Promise<LayerText> {
     const scanner = new LayerScanner(where, this.#table, this.#options.attached);
     let written: Promise<void> = Promise.resolve();
     try {
@@ -60,7 +65,7 @@ export class LayerWriter {
     }
     const header = scanner.end();
     if (header.kind === "root") this.#mostForPath = Math.max(1, header.covers.length);
-    return header;
+    return { header, broken: scanner.broken };
   }
 
   add(line: EntryLine): void {

@@ -20,7 +20,7 @@ import { NixcacheError } from "../errors.ts";
 import { randomId } from "../host.ts";
 import type { Digest } from "../oci/digest.ts";
 import { decodeManifest, EMPTY_CONFIG, MEDIA_TYPE_MANIFEST } from "../oci/manifest.ts";
-import type { BlobsMissing } from "../oci/store.ts";
+import type { BlobsMissing, StoredManifest } from "../oci/store.ts";
 import type { ProtocolContext } from "./context.ts";
 import { writeEmptyConfig } from "./empty-config.ts";
 import { fold } from "./fold.ts";
@@ -86,11 +86,24 @@ async function markDead(context: ProtocolContext, name: GenerationName): Promise
   if (segment === undefined) return false;
   const { mediaType, bytes } = segment.stored;
   const tag = deadTag(segment.tag, host.now());
-  // The same bytes have the same digest, so that one deletion removes both tags.
-  const written = await store.writeManifest(tag, mediaType, bytes, { signal });
-  if (typeof written === "string") return true;
-  // A segment whose blobs are gone cannot be put again: what hides it then is a manifest of nothing.
+  if (isManifest(segment.stored)) {
+    // The same bytes have the same digest, so that one deletion removes both tags.
+    const written = await store.writeManifest(tag, mediaType, bytes, { signal });
+    if (typeof written === "string") return true;
+  }
+  // What is no manifest, or names blobs that are gone, cannot be put again: a manifest of nothing hides it then.
   return typeof (await writeNothing(context, tag)) === "string";
+}
+
+function isManifest({ mediaType, bytes }: StoredManifest): boolean {
+  if (mediaType !== MEDIA_TYPE_MANIFEST) return false;
+  try {
+    decodeManifest(bytes, "a segment");
+    return true;
+  } catch (error) {
+    if (error instanceof NixcacheError && error.code === "corrupt") return false;
+    throw error;
+  }
 }
 
 /** Puts a manifest that names nothing but the empty config. */

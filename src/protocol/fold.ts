@@ -3,6 +3,7 @@
  * yet (STORAGE-PROTOCOL, "Fold"). A courtesy to readers: the root is only a cache of the segments.
  */
 import type { IndexReader, LayerRow } from "../cache/index-reader.ts";
+import { NoEntry } from "../cache/layer-merge.ts";
 import { type BlobReference, type ManifestNotes, rootManifest } from "../cache/manifests.ts";
 import { layersToKeep } from "../cache/stack.ts";
 import { type GenerationName, generationId, parseTag, ROOT_TAG } from "../cache/tags.ts";
@@ -36,13 +37,12 @@ export async function fold(
   let mayKeepLayers = true;
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     if (attempt > 0) await context.host.sleep(context.host.random() * JITTER_MS, context.signal);
-    await refresh(context, { list: true, without });
-    const next = await context.database.snapshot((view) => nextRoot(view, context, mayKeepLayers));
+    const next = await refreshedRoot(context, without, mayKeepLayers);
     if (next === undefined) return true;
     try {
       const digest = await writeRoot(context, next);
       if (digest === "layers gone") mayKeepLayers = false;
-      else if (digest !== "refused" && (await isComplete(context, digest, next.covered.union(without))))
+      else if (digest !== "refused" && (await isComplete(context, digest, next.complete.union(without))))
         return true;
     } finally {
       discardBlob(next.top);
@@ -51,23 +51,49 @@ export async function fold(
   return false;
 }
 
+/** Undefined when there is nothing to fold. */
+async function refreshedRoot(
+  context: ProtocolContext,
+  without: ReadonlySet<GenerationName>,
+  mayKeepLayers: boolean,
+): Promise<NextRoot | undefined> {
+  const { database } = context;
+  const known = database.malformed.layers;
+  for (;;) {
+    await refresh(context, { list: true, without });
+    try {
+      return await database.snapshot((view) => nextRoot(view, context, mayKeepLayers));
+    } catch (error) {
+      if (!(error instanceof NoEntry) || known.has(error.layer)) throw error;
+      // A root must not say of what it lacks that it covers it.
+      await database.snapshot(async (view) => {
+        for (const layer of view.layersWithoutEntries()) known.add(layer);
+      });
+    }
+  }
+}
+
 interface NextRoot {
   readonly below: readonly LayerRow[];
   readonly top: BlobSource;
-  /** Names of all generations that the new stack covers. */
-  readonly covered: ReadonlySet<GenerationName>;
+  /** Names of all generations that the new stack covers, and of those that no root can cover. */
+  readonly complete: ReadonlySet<GenerationName>;
 }
 
 /** Undefined when there is nothing to fold. @param mayKeepLayers false makes the whole root anew. */
 async function nextRoot(
   view: IndexReader,
-  { spool, host }: ProtocolContext,
+  { spool, host, database: { malformed } }: ProtocolContext,
   mayKeepLayers: boolean,
 ): Promise<NextRoot | undefined> {
   const stack = view.layers().filter(({ position }) => position !== null);
-  const uncovered = view.uncovered();
+  const open = view.uncovered();
+  const uncovered = open.filter(({ digest }) => !malformed.layers.has(digest));
   if (uncovered.length === 0) return undefined;
-  const covered = new Set(view.generations().map(({ name }) => name));
+  const namesIn = (layers: readonly LayerRow[]) =>
+    new Set(layers.flatMap(({ id }) => view.generations(id).map(({ name }) => name)));
+  // Those that are left out are read directly.
+  const complete = namesIn([...stack, ...open]).union(malformed.generations);
 
   const nonce = randomId(host);
 
@@ -79,7 +105,7 @@ async function nextRoot(
       above,
       below.map(({ id }) => id),
     );
-    return { below, top: await makeLayer(spool, { kind: "root", covers, nonce }, lines), covered };
+    return { below, top: await makeLayer(spool, { kind: "root", covers, nonce }, lines), complete };
   };
   if (!mayKeepLayers) return make(0);
   const next = await make(stack.length);

@@ -1,6 +1,12 @@
 /** Index layers as blobs: compressing and storing them, fetching and checking them. */
 import { type EntryLine, MAX_LINE_BYTES } from "../cache/entry.ts";
-import { formatLayer, type LayerHeader, LayerParser, LineSplitter } from "../cache/index-layer.ts";
+import {
+  BrokenLine,
+  formatLayer,
+  type LayerHeader,
+  LayerParser,
+  LineSplitter,
+} from "../cache/index-layer.ts";
 import type { BlobReference } from "../cache/manifests.ts";
 import { messageOf, NixcacheError } from "../errors.ts";
 import { type Spool, streamBlob } from "../oci/spool.ts";
@@ -56,24 +62,36 @@ export function fetchLayer(
 
 /**
  * Reads a layer's lines, calling `entry` for each, and returns its header.
+ * @param broken called for each line that is no entry. Default: they are passed over.
  * @throws `corrupt`, with the line, for anything that is not an index layer.
  */
 export async function readLayer(
   blob: BlobSource,
   where: string,
   entry: (line: EntryLine) => void,
+  broken: (error: BrokenLine) => void = () => {},
 ): Promise<LayerHeader> {
   const name = layerName(blob, where);
   const splitter = new LineSplitter(name);
   const parser = new LayerParser(name);
   for await (const chunk of unpackLayer(streamBlob(blob), blob.size, name)) {
     for (const text of splitter.push(chunk)) {
-      const line = parser.push(text);
+      const line = unlessBroken(() => parser.push(text), broken);
       if (line !== undefined) entry(line);
     }
   }
   splitter.end();
   return parser.header();
+}
+
+function unlessBroken<T>(read: () => T, broken: (error: BrokenLine) => void): T | undefined {
+  try {
+    return read();
+  } catch (error) {
+    if (!(error instanceof BrokenLine)) throw error;
+    broken(error);
+    return undefined;
+  }
 }
 
 /** For messages. */

@@ -4,10 +4,12 @@
  */
 import type { LayerHeader } from "../cache/index-layer.ts";
 import type { IndexUpdate } from "../cache/index-update.ts";
+import type { LayerText } from "../cache/layer-writer.ts";
 import type { BlobReference } from "../cache/manifests.ts";
 import type { ProtocolContext } from "./context.ts";
 import { damagedBlob, FETCHES } from "./fetch-blob.ts";
 import { layerName, unpackLayer } from "./layer-blob.ts";
+import { malformed } from "./malformed.ts";
 
 export interface LoadedText {
   readonly id: number;
@@ -15,11 +17,13 @@ export interface LoadedText {
 }
 
 /**
- * Undefined when the blob is absent.
- * @throws `corrupt` when digest or size do not match, twice, or for what is no index layer; nothing of it is then kept
+ * Undefined when the blob is absent. Lines of a segment that are no entries are passed over, with a warning; a root with
+ * one is malformed, as it would hide what the segments have.
+ * @throws `corrupt` when digest or size do not match, twice; Malformed for what is no index layer. Nothing of it is then
+ *   kept.
  */
 export async function loadLayer(
-  { store, signal }: Pick<ProtocolContext, "store" | "signal">,
+  { store, signal, warn }: Pick<ProtocolContext, "store" | "signal" | "warn">,
   change: IndexUpdate,
   layer: BlobReference,
 ): Promise<LoadedText | undefined> {
@@ -27,14 +31,15 @@ export async function loadLayer(
     const stream = await store.readBlob(layer.digest, { signal });
     if (stream === undefined) return undefined;
     const id = await begin(change, layer, stream);
-    let header: LayerHeader | undefined;
+    let text: LayerText | undefined;
     try {
-      header = await readInto(change, id, new Arriving(stream, layer), layerName(layer, store.name));
+      text = await readInto(change, id, new Arriving(stream, layer), layerName(layer, store.name));
     } finally {
       // Whatever went wrong, also in the stream itself.
-      if (header === undefined) change.dropLayer(id);
+      if (text === undefined) change.dropLayer(id);
     }
-    if (header !== undefined) return { id, header };
+    if (text?.broken !== undefined) warn(`${text.broken.message}; it is passed over, as are others like it`);
+    if (text !== undefined) return { id, header: text.header };
     if (fetches === FETCHES) throw damagedBlob(layer, "index layer", store);
   }
 }
@@ -59,16 +64,18 @@ async function readInto(
   id: number,
   arriving: Arriving,
   name: string,
-): Promise<LayerHeader | undefined> {
-  let header: LayerHeader;
+): Promise<LayerText | undefined> {
+  let text: LayerText;
   try {
-    header = await change.addText(id, unpackLayer(arriving.chunks(), arriving.layer.size, name), name);
+    text = await change.addText(id, unpackLayer(arriving.chunks(), arriving.layer.size, name), name);
   } catch (error) {
     // Bytes that are not the layer's may seem to be anything.
-    if (await arriving.isWhole()) throw error;
+    if (await arriving.isWhole()) throw malformed(error);
     return undefined;
   }
-  return (await arriving.isWhole()) ? header : undefined;
+  if (!(await arriving.isWhole())) return undefined;
+  if (text.header.kind === "root" && text.broken !== undefined) throw malformed(text.broken);
+  return text;
 }
 
 /** A blob on its way. */

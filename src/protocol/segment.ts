@@ -4,6 +4,7 @@
  * deleted.
  */
 import type { EntryLine } from "../cache/entry.ts";
+import type { BrokenLine } from "../cache/index-layer.ts";
 import { type BlobReference, indexLayerOf } from "../cache/manifests.ts";
 import type { PublishRecord } from "../cache/record.ts";
 import { type GenerationName, segmentTag } from "../cache/tags.ts";
@@ -13,6 +14,7 @@ import { discardBlob } from "../oci/spool.ts";
 import type { Store } from "../oci/store.ts";
 import type { ProtocolContext } from "./context.ts";
 import { fetchLayer, readLayer } from "./layer-blob.ts";
+import { malformed, sense } from "./malformed.ts";
 import { readTag } from "./tagged.ts";
 
 export interface SegmentHeader {
@@ -21,29 +23,38 @@ export interface SegmentHeader {
   readonly index: BlobReference;
 }
 
+export interface SegmentOptions {
+  /** In the form that was listed, where it was. */
+  readonly tag?: string;
+  /** Called for each line that is no entry. Default: they are passed over. */
+  readonly broken?: (error: BrokenLine) => void;
+}
+
 /**
  * Calls `entry` for each line, which came with its digest and was checked.
- * @param tag in the form that was listed, where it was
  * @returns undefined when there is no such segment (404)
- * @throws `corrupt` for one that cannot be read as a whole, perhaps after some of its lines
+ * @throws Malformed for what is no segment, `corrupt` for one that the store has damaged or lost a part of; perhaps
+ *   after some of its lines
  */
 export async function readSegment(
   { store, spool, signal }: Pick<ProtocolContext, "store" | "spool" | "signal">,
   name: GenerationName,
   entry: (line: EntryLine, index: BlobReference) => void,
-  tag = segmentTag(name),
+  { tag = segmentTag(name), broken }: SegmentOptions = {},
 ): Promise<SegmentHeader | undefined> {
   const segment = await readTag(store, tag, { signal });
   if (segment === undefined) return undefined;
   const where = `${segment.tag} of ${store.name}`;
-  const index = indexLayerOf(decodeManifest(segment.stored.bytes, where), where);
+  const index = sense(() => indexLayerOf(decodeManifest(segment.stored.bytes, where), where));
   const blob = await fetchLayer(store, spool, index, { signal });
   if (blob === undefined)
     throw new NixcacheError("corrupt", `${where}: its index layer ${index.digest} is absent`);
   try {
-    const header = await readLayer(blob, where, (line) => entry(line, index));
+    const header = await readLayer(blob, where, (line) => entry(line, index), broken);
     if (header.kind === "segment") return { record: header.record, index };
     throw new NixcacheError("corrupt", `${where}: its first layer is a root's`);
+  } catch (error) {
+    throw malformed(error);
   } finally {
     discardBlob(blob);
   }

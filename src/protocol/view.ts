@@ -2,24 +2,18 @@
  * Choosing the layers of the view: the reader's step 2 and 3, inside one transaction on the local index.
  */
 import type { Generation } from "../cache/index-layer.ts";
-import type { LayerRow, V1State } from "../cache/index-reader.ts";
+import type { V1State } from "../cache/index-reader.ts";
 import type { IndexUpdate } from "../cache/index-update.ts";
 import { type BlobReference, indexLayerOf } from "../cache/manifests.ts";
-import {
-  adoptedTag,
-  type GenerationId,
-  type GenerationName,
-  generationId,
-  parseTag,
-  segmentTag,
-} from "../cache/tags.ts";
+import { adoptedTag, type GenerationName, parseTag } from "../cache/tags.ts";
 import { mapConcurrently } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
 import { decodeManifest } from "../oci/manifest.ts";
 import type { ProtocolContext } from "./context.ts";
-import { loadLayer } from "./load-layer.ts";
-import { readTag, statTag } from "./tagged.ts";
-import { readV1Index } from "./v1-index.ts";
+import { LayerLoader, type LoadedLayer, type SegmentLayer } from "./layer-loader.ts";
+import { Liveness } from "./liveness.ts";
+import { Malformed, sense } from "./malformed.ts";
+import { readTag } from "./tagged.ts";
 
 export interface Listing {
   /** The tag list, which may lack what was pushed lately (R7). */
@@ -49,9 +43,7 @@ export async function rebuildView(
   const counting = await countingLayers(context, stack, layers, liveness);
   const covered = new Set(counting.flatMap(({ generations }) => generations.map(({ name }) => name)));
   const uncovered = liveness.live().filter((name) => !covered.has(name));
-  const segments = await mapConcurrently(uncovered, context.concurrency, (name) =>
-    loadSegment(context, layers, name, liveness.tagOf(name)),
-  );
+  const segments = await loadSegments(context, layers, uncovered, liveness, counting.length > 0);
 
   counting.forEach(({ id }, position) => {
     change.setPosition(id, position);
@@ -97,55 +89,6 @@ async function wasAdopted(
   return isOurs && (await store.statManifest(tag, { signal })) !== undefined;
 }
 
-/** Which generations are alive, as far as the list and exact questions tell. */
-class Liveness {
-  readonly dead: Set<GenerationId>;
-  readonly #context: ProtocolContext;
-  readonly #alive = new Map<GenerationName, boolean>();
-  /** Tags as they are listed. */
-  readonly #tags = new Map<GenerationName, string>();
-
-  constructor(context: ProtocolContext, tags: readonly string[], without: ReadonlySet<GenerationName>) {
-    this.#context = context;
-    for (const name of without) this.#alive.set(name, false);
-    const parsed = tags.map((tag) => ({ tag, parsed: parseTag(tag) }));
-    this.dead = context.database.view.dead();
-    for (const { parsed: its } of parsed) if (its?.kind === "dead") this.dead.add(its.id);
-    for (const { tag, parsed: its } of parsed) {
-      if (its?.kind !== "segment") continue;
-      this.#tags.set(its.name, tag);
-      if (!this.#alive.has(its.name)) this.#alive.set(its.name, !this.#isDead(its.name));
-    }
-  }
-
-  /** Settles names that the list lacks: absence from a list proves nothing, so ask for the exact tag. */
-  async ask(names: readonly GenerationName[]): Promise<void> {
-    const open = names.filter((name) => !this.#alive.has(name));
-    const { store, concurrency, signal } = this.#context;
-    await mapConcurrently(open, concurrency, async (name) => {
-      const alive = !this.#isDead(name) && (await statTag(store, segmentTag(name), { signal })) !== undefined;
-      this.#alive.set(name, alive);
-    });
-  }
-
-  #isDead(name: GenerationName): boolean {
-    return this.dead.has(generationId(name));
-  }
-
-  isAlive(name: GenerationName): boolean {
-    return this.#alive.get(name) ?? false;
-  }
-
-  /** The tag of a generation, in the form that was listed, where it was. */
-  tagOf(name: GenerationName): string {
-    return this.#tags.get(name) ?? segmentTag(name);
-  }
-
-  live(): GenerationName[] {
-    return [...this.#alive].filter(([, alive]) => alive).map(([name]) => name);
-  }
-}
-
 /** R5: a layer counts while everything that it and the layers below it cover is alive. */
 async function countingLayers(
   context: ProtocolContext,
@@ -155,6 +98,8 @@ async function countingLayers(
 ): Promise<LoadedLayer[]> {
   const counting: LoadedLayer[] = [];
   for (const reference of stack) {
+    // Not all that it has can be put into another one: it is made anew from the segments.
+    if (context.database.malformed.layers.has(reference.digest)) break;
     const layer = await layers.load(reference).catch((error) => {
       if (!(error instanceof NixcacheError && error.code === "corrupt")) throw error;
       context.warn(`${error.message}; reading the segments instead`);
@@ -169,9 +114,39 @@ async function countingLayers(
   return counting;
 }
 
-interface SegmentLayer {
-  readonly id: number;
-  readonly generation: Generation;
+/**
+ * The layers of segments; undefined for those that are gone, or malformed.
+ * @param mayPass whether something else was read: a cache of which nothing can be read is not an empty one (rule 1)
+ */
+async function loadSegments(
+  context: ProtocolContext,
+  layers: LayerLoader,
+  names: readonly GenerationName[],
+  liveness: Liveness,
+  mayPass: boolean,
+): Promise<(SegmentLayer | undefined)[]> {
+  const known = context.database.malformed.generations;
+  const found = new Map<GenerationName, Malformed>();
+  const segments = await mapConcurrently(
+    names.filter((name) => !known.has(name)),
+    context.concurrency,
+    (name) =>
+      loadSegment(context, layers, name, liveness.tagOf(name)).catch((error) => {
+        if (!(error instanceof Malformed)) throw error;
+        found.set(name, error);
+        return undefined;
+      }),
+  );
+  const [first] = found.values();
+  if (first !== undefined && !mayPass && segments.every((segment) => segment === undefined)) throw first;
+  for (const [name, error] of found) {
+    known.add(name);
+    const what = `seg-${name} is passed over, as it cannot be read: ${error.message}`;
+    context.warn(
+      error.isLater ? `${what}; a newer nixcache may read it` : `${what}; verify --repair ends it`,
+    );
+  }
+  return segments;
 }
 
 /** A segment's own layer; undefined when the segment is gone (404), which is how one leaves. */
@@ -188,13 +163,15 @@ async function loadSegment(
   if (segment === undefined) return undefined;
   const { tag, stored } = segment;
   const where = `${tag} of ${store.name}`;
-  const layer = await layers.load(indexLayerOf(decodeManifest(stored.bytes, where), where));
+  const layer = await layers.load(sense(() => indexLayerOf(decodeManifest(stored.bytes, where), where)));
   const [generation] = layer?.generations ?? [];
   if (layer?.kind === "segment" && generation !== undefined) {
     return { id: layer.id, generation: { ...generation, name } };
   }
   if (layer === undefined && (await store.statManifest(tag, { signal })) === undefined) return undefined;
-  throw new NixcacheError("corrupt", `${where}: its first layer is ${layer ? "no segment's" : "absent"}`, {
+  if (layer !== undefined)
+    throw new Malformed(new NixcacheError("corrupt", `${where}: its first layer is no segment's`));
+  throw new NixcacheError("corrupt", `${where}: its first layer is absent`, {
     hint: "The registry lost a blob that a manifest names. Run nixcache verify --repair, then publish again.",
   });
 }
@@ -206,83 +183,4 @@ function groupByLayer(segments: readonly (SegmentLayer | undefined)[]): Map<numb
     groups.set(segment.id, [...(groups.get(segment.id) ?? []), segment.generation]);
   }
   return groups;
-}
-
-interface LoadedLayer {
-  readonly id: number;
-  readonly kind: "segment" | "root";
-  /** What it covers; for a segment's own layer the segment, whose name only its tag tells. */
-  readonly generations: readonly Generation[];
-}
-
-/** Layers by digest: those of the local index, and new ones fetched into it. */
-class LayerLoader {
-  readonly #context: ProtocolContext;
-  readonly #change: IndexUpdate;
-  readonly #before: readonly LayerRow[];
-  readonly #segments = new Map<GenerationName, SegmentLayer>();
-  readonly #loads = new Map<string, Promise<LoadedLayer | undefined>>();
-  readonly #added: number[] = [];
-
-  constructor(context: ProtocolContext, change: IndexUpdate) {
-    this.#context = context;
-    this.#change = change;
-    const { view } = context.database;
-    this.#before = view.layers();
-    for (const { id, digest, position } of this.#before) {
-      const generations = view.generations(id);
-      this.#loads.set(
-        digest,
-        Promise.resolve({ id, kind: position === null ? "segment" : "root", generations }),
-      );
-      if (position !== null) continue;
-      for (const generation of generations) this.#segments.set(generation.name, { id, generation });
-    }
-  }
-
-  ofSegment(name: GenerationName): SegmentLayer | undefined {
-    return this.#segments.get(name);
-  }
-
-  /** Undefined when the blob is absent. @throws `corrupt`; nothing of the layer is then kept. */
-  load(reference: BlobReference): Promise<LoadedLayer | undefined> {
-    let load = this.#loads.get(reference.digest);
-    if (load === undefined) {
-      load = this.#fetch(reference);
-      this.#loads.set(reference.digest, load);
-    }
-    return load;
-  }
-
-  /** The index of nixcache-oci; without it where it turns out to be of another version. @throws `corrupt` */
-  async loadV1(v1: V1State, index: BlobReference): Promise<{ id?: number; v1: V1State }> {
-    const known = await this.#loads.get(index.digest);
-    if (known !== undefined) return { id: known.id, v1 };
-    const { manifest } = v1;
-    const id = this.#change.addLayer(index.digest, index.size);
-    this.#added.push(id);
-    const head = await readV1Index(this.#context, index, (line) => this.#change.addEntry(id, line));
-    if (head === undefined) return { v1: { manifest } };
-    return { id, v1: { manifest, index, keys: head.keys, generated: head.generated } };
-  }
-
-  /** Removes every other layer from the index. Answers whether that, or any load, changed the view. */
-  keepOnly(ids: readonly number[]): boolean {
-    const keep = new Set(ids);
-    const remove = [...this.#before.map(({ id }) => id), ...this.#added].filter((id) => !keep.has(id));
-    this.#change.removeLayers(remove, this.#context.host.now());
-    return this.#added.some((id) => keep.has(id)) || this.#before.some(({ id }) => !keep.has(id));
-  }
-
-  async #fetch(reference: BlobReference): Promise<LoadedLayer | undefined> {
-    const loaded = await loadLayer(this.#context, this.#change, reference);
-    if (loaded === undefined) return undefined;
-    const { id, header } = loaded;
-    this.#added.push(id);
-    if (header.kind === "segment") {
-      return { id, kind: "segment", generations: [{ name: "", record: header.record }] };
-    }
-    this.#change.setGenerations(id, header.covers);
-    return { id, kind: "root", generations: header.covers };
-  }
 }

@@ -3,6 +3,9 @@
 /** Findings that make a cache not clean: something that a client may ask for cannot be had, or is not right. */
 const HARMFUL = {
   "segment-unreadable": "a generation cannot be read",
+  "segment-later": "a generation is of a format that only a later nixcache reads: update this one",
+  "line-malformed": "a line of a generation is no entry",
+  "key-malformed": "a publish record names a key that is none",
   "blob-missing": "a blob that entries name is not in the store",
   "blob-size": "a blob has another size than the entries say",
   "blob-corrupt": "a blob has other bytes than its digest says",
@@ -11,6 +14,7 @@ const HARMFUL = {
   "reference-missing": "a reference is in no generation and no upstream",
   "reference-refused": "a path is signed, and what it refers to is not: publish that with the key as well",
   "signature-bad": "a signature is not good for its key",
+  "signature-malformed": "a signature is none, so that clients who trust its key give up on the path",
 } as const;
 
 /** Findings that cost time or space and nothing else. */

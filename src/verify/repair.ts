@@ -7,13 +7,14 @@ import { type EntryLine, entryOf, formatLine } from "../cache/entry.ts";
 import { blobsOf } from "../cache/manifests.ts";
 import { type GenerationName, segmentTag } from "../cache/tags.ts";
 import { NixcacheError } from "../errors.ts";
+import { publicKeysAmong } from "../nar/signing-key.ts";
 import { digestOf } from "../oci/digest.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
 import { endGenerations } from "../protocol/end.ts";
 import { fold } from "../protocol/fold.ts";
 import { GenerationWriter } from "../protocol/generation.ts";
 import type { Segment } from "./segments.ts";
-import { lineKey, type Verification } from "./verify.ts";
+import { lineKey, lineText, type Verification } from "./verify.ts";
 
 export interface Repair {
   /** Generations that were damaged, and what took their place; null where nothing was left. */
@@ -30,10 +31,9 @@ export async function repair(context: ProtocolContext, verification: Verificatio
   const lost = new Map<string, string>();
   for (const segment of segments.readable) {
     const whole = withoutBad(segment.lines, bad);
-    const lines = whole.map((line) => mended.get(lineKey(line)) ?? line);
+    const lines = whole.map((line) => mended.get(lineText(line)) ?? line);
     for (const { storeHash } of lines) kept.add(storeHash);
-    if (lines.length === segment.lines.length && lines.every((line, at) => line === segment.lines[at]))
-      continue;
+    if (isAsItWas(segment, lines)) continue;
     const remaining = new Set(whole);
     for (const line of segment.lines) {
       if (!remaining.has(line)) lost.set(line.storeHash, entryOf(line).info.storePath);
@@ -52,6 +52,11 @@ export async function repair(context: ProtocolContext, verification: Verificatio
   );
   await fold(context);
   return { replaced, lost: [...lost].filter(([hash]) => !kept.has(hash)).map(([, path]) => path) };
+}
+
+function isAsItWas({ lines, broken, record }: Segment, repaired: readonly EntryLine[]): boolean {
+  if (broken > 0 || publicKeysAmong(record.keys).length < record.keys.length) return false;
+  return repaired.length === lines.length && repaired.every((line, at) => line === lines[at]);
 }
 
 /** The lines that are whole, and whose references in the same segment are (rule 3). */
@@ -75,7 +80,8 @@ async function recommit(
   lines: EntryLine[],
 ): Promise<GenerationName> {
   const content = digestOf(lines.map(formatLine).join("\n"));
-  const record = { ...segment.record, content, entries: lines.length };
+  const keys = segment.record.keys.filter((key) => publicKeysAmong([key]).length > 0);
+  const record = { ...segment.record, keys, content, entries: lines.length };
   const writer = new GenerationWriter(context, { revision: record.revision });
   const outcome = await writer.commit(record, lines, blobsOf(lines));
   if ("committed" in outcome) return outcome.committed;

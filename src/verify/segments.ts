@@ -4,20 +4,26 @@ import type { PublishRecord } from "../cache/record.ts";
 import { type GenerationName, generationId, parseTag } from "../cache/tags.ts";
 import { mapConcurrently } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
+import { publicKeysAmong } from "../nar/signing-key.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
 import { holdOwner } from "../protocol/hold-owner.ts";
+import { Malformed } from "../protocol/malformed.ts";
 import { readSegment } from "../protocol/segment.ts";
-import type { Finding } from "./finding.ts";
+import type { Finding, FindingKind } from "./finding.ts";
 
 export interface Segment {
   readonly name: GenerationName;
   readonly record: PublishRecord;
   readonly lines: readonly EntryLine[];
+  /** How many of its lines are no entries. */
+  readonly broken: number;
 }
 
 export interface Segments {
   readonly readable: readonly Segment[];
   readonly unreadable: readonly GenerationName[];
+  /** Those that a later version of nixcache may read. */
+  readonly later: readonly GenerationName[];
   readonly findings: readonly Finding[];
 }
 
@@ -31,17 +37,29 @@ export async function readSegments(context: ProtocolContext): Promise<Segments> 
     if (parsed?.kind === "segment" && !dead.has(generationId(parsed.name))) live.set(parsed.name, tag);
   const readable: Segment[] = [];
   const unreadable: GenerationName[] = [];
+  const later: GenerationName[] = [];
   const findings: Finding[] = [];
   await mapConcurrently([...live].sort(), concurrency, async ([name, tag]) => {
     try {
       const lines: EntryLine[] = [];
+      let broken = 0;
+      let first = "";
       // Undefined when it was deleted since the list was made.
-      const header = await readSegment(context, name, (line) => lines.push(line), tag);
-      if (header) readable.push({ name, record: header.record, lines });
+      const header = await readSegment(context, name, (line) => lines.push(line), {
+        tag,
+        broken: ({ message }) => {
+          if (broken++ === 0) first = message;
+        },
+      });
+      if (header === undefined) return;
+      readable.push({ name, record: header.record, lines, broken });
+      if (broken > 0) findings.push(malformed("line-malformed", tag, `${broken} of its lines; ${first}`));
+      findings.push(...malformedKeys(header.record, tag));
     } catch (error) {
       if (!(error instanceof NixcacheError && error.code === "corrupt")) throw error;
-      unreadable.push(name);
-      findings.push({ kind: "segment-unreadable", subject: tag, detail: error.message });
+      const isLater = error instanceof Malformed && error.isLater;
+      (isLater ? later : unreadable).push(name);
+      findings.push(malformed(isLater ? "segment-later" : "segment-unreadable", tag, error.message));
     }
   });
   for (const { tag, parsed } of tags) {
@@ -51,5 +69,15 @@ export async function readSegments(context: ProtocolContext): Promise<Segments> 
     }
   }
   readable.sort((a, b) => (a.name < b.name ? -1 : 1));
-  return { readable, unreadable: unreadable.sort(), findings };
+  return { readable, unreadable: unreadable.sort(), later: later.sort(), findings };
+}
+
+/** Without a word of the key: it may be a secret one. */
+function malformedKeys({ keys }: PublishRecord, tag: string): Finding[] {
+  const count = keys.length - publicKeysAmong(keys).length;
+  return count === 0 ? [] : [malformed("key-malformed", tag, `${count} of its ${keys.length} keys`)];
+}
+
+function malformed(kind: FindingKind, subject: string, detail: string): Finding {
+  return { kind, subject, detail };
 }

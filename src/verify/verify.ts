@@ -3,12 +3,21 @@
  * the truth, never the local index.
  */
 import type { KeyRing } from "../cache/builds.ts";
-import { allParts, type Entry, type EntryLine, entryOf, filesBeside, withoutFiles } from "../cache/entry.ts";
+import {
+  allParts,
+  type Entry,
+  type EntryLine,
+  entryOf,
+  filesBeside,
+  withoutFiles,
+  withoutSignatures,
+} from "../cache/entry.ts";
 import { segmentTag, V1_TAG } from "../cache/tags.ts";
 import { mapConcurrently } from "../concurrency.ts";
+import { preview } from "../errors.ts";
 import { isContentAddressed } from "../nar/content-address.ts";
-import { parseSignature, verifyNarInfo } from "../nar/signature.ts";
-import { type PublicKey, parsePublicKey, publicKeysAmong } from "../nar/signing-key.ts";
+import { isSignature, parseSignature, verifyNarInfo } from "../nar/signature.ts";
+import { type PublicKey, publicKeysAmong } from "../nar/signing-key.ts";
 import type { Digest } from "../oci/digest.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
 import { refresh } from "../protocol/refresh.ts";
@@ -40,13 +49,18 @@ export interface Verification {
   readonly findings: readonly Finding[];
   /** Lines whose NARs cannot be served, by `lineKey`. */
   readonly bad: ReadonlySet<string>;
-  /** For lines that have files beside their NARs which cannot be served, by `lineKey`, the same without those. */
+  /** What to put in the place of lines with files that cannot be served, or signatures that are none, by their text. */
   readonly mended: ReadonlyMap<string, EntryLine>;
 }
 
 /** Tells lines apart by where their NARs are: another generation may have the same path in other blobs. */
 export function lineKey(line: Pick<EntryLine, "storeHash" | "rest">): string {
   return `${line.storeHash} ${line.rest}`;
+}
+
+/** Tells lines apart by all that they say. */
+export function lineText(line: Pick<EntryLine, "narinfo" | "rest">): string {
+  return line.narinfo + line.rest;
 }
 
 /** @param deep downloads and hashes everything. @throws when the store cannot be asked. */
@@ -88,13 +102,14 @@ export async function verify(
     }
   }
   findings.push(...(await missingReferences(context, lines)));
-  const signatures = checkSignatures(lines, knownKeys(context, segments));
-  findings.push(...refusedReferences(lines, keyRing(context, segments)));
+  const keys = keyRing(context, segments);
+  const signatures = checkSignatures(lines, [...keys.given, ...keys.named]);
+  findings.push(...refusedReferences(lines, keys));
   findings.push(...signatures.findings, ...(await uncovered(context, segments)));
   return {
     segments,
     counts: {
-      generations: segments.readable.length + segments.unreadable.length,
+      generations: segments.readable.length + segments.unreadable.length + segments.later.length,
       entries: new Set(lines.map(({ storeHash }) => storeHash)).size,
       blobs: blobs.size,
       bytes: [...blobs.values()].reduce((sum, { size }) => sum + size, 0),
@@ -102,7 +117,14 @@ export async function verify(
     },
     findings,
     bad,
-    mended: new Map([...dropped].map(([line, names]) => [lineKey(line), withoutFiles(line, names)])),
+    mended: new Map(
+      lines.flatMap((line) => {
+        const [files, sigs] = [dropped.get(line), signatures.malformed.get(line)];
+        if (files === undefined && sigs === undefined) return [];
+        const without = files === undefined ? line : withoutFiles(line, files);
+        return [[lineText(line), sigs === undefined ? without : withoutSignatures(without, sigs)]];
+      }),
+    ),
   };
 }
 
@@ -110,14 +132,9 @@ export async function verify(
 function distinctLines({ readable }: Segments): EntryLine[] {
   const lines = new Map<string, EntryLine>();
   for (const segment of readable) {
-    for (const line of segment.lines) lines.set(line.narinfo + line.rest, line);
+    for (const line of segment.lines) lines.set(lineText(line), line);
   }
   return [...lines.values()];
-}
-
-function knownKeys({ keys }: VerifyContext, { readable }: Segments): PublicKey[] {
-  const texts = new Set(readable.flatMap(({ record }) => record.keys));
-  return [...keys, ...[...texts].map((text) => parsePublicKey(text, "publish record"))];
 }
 
 function keyRing({ keys }: VerifyContext, { readable }: Segments): KeyRing {
@@ -127,19 +144,29 @@ function keyRing({ keys }: VerifyContext, { readable }: Segments): KeyRing {
 
 function checkSignatures(lines: readonly EntryLine[], keys: readonly PublicKey[]) {
   const findings: Finding[] = [];
+  const malformed = new Map<EntryLine, Set<string>>();
   let unsigned = 0;
-  for (const { info } of lines.map(entryOf)) {
+  for (const line of lines) {
+    const { info } = entryOf(line);
     // Nix trusts a content-addressed path by its content.
     if (!verifyNarInfo(info, keys) && !isContentAddressed(info)) unsigned++;
-    for (const signature of info.sigs) {
-      const named = keys.filter(({ name }) => name === parseSignature(signature, info.storePath).name);
+    const none = info.sigs.filter((signature) => !isSignature(signature));
+    if (none.length > 0) malformed.set(line, new Set(none));
+    for (const signature of none)
+      findings.push({
+        kind: "signature-malformed",
+        subject: info.storePath,
+        detail: preview(signature, 150),
+      });
+    for (const signature of info.sigs.filter(isSignature)) {
+      const named = keys.filter(({ name }) => name === parseSignature(signature).name);
       if (named.length === 0 || named.some((key) => verifyNarInfo({ ...info, sigs: [signature] }, [key])))
         continue;
       const detail = `the signature by ${named[0]?.name} does not match path, NAR hash, size and references`;
       findings.push({ kind: "signature-bad", subject: info.storePath, detail });
     }
   }
-  return { findings, unsigned };
+  return { findings, unsigned, malformed };
 }
 
 /** References that are in no generation are asked for upstream; only a clear "no" of all of them is a finding. */
@@ -168,8 +195,11 @@ async function missingReferences(context: VerifyContext, lines: readonly EntryLi
   return findings.flat();
 }
 
-async function uncovered(context: VerifyContext, { readable, unreadable }: Segments): Promise<Finding[]> {
-  await refresh(context, { list: true, without: new Set(unreadable) });
+async function uncovered(
+  context: VerifyContext,
+  { readable, unreadable, later }: Segments,
+): Promise<Finding[]> {
+  await refresh(context, { list: true, without: new Set([...unreadable, ...later]) });
   const { view } = context.database;
   const covered = new Set(
     view

@@ -56,7 +56,6 @@ const DAMAGES: [name: string, damage: Damage, says: RegExp][] = [
   ["zstd that ends too early", rewritten((b) => b.subarray(0, b.length - 3)), /zstd/],
   ["nothing in it", edited(() => ""), /header/],
   ["a first line that is no JSON", edited(() => "not JSON\n"), /line 1.*JSON/],
-  ["an entry that is no JSON", edited((text) => `${text}{"narinfo":\n`), /line 3.*JSON/],
   [
     "a line that is too long",
     edited((text) => `${text}${"x".repeat(LINE_LIMIT + 1)}\n`),
@@ -68,6 +67,11 @@ const DAMAGES: [name: string, damage: Damage, says: RegExp][] = [
     edited((text) => text.replace('"nixcache":1', '"nixcache":2')),
     /format 2, expected 1/,
   ],
+];
+
+/** Lines that are no entries. The others are not concerned. */
+const BROKEN_LINES: [name: string, damage: Damage, says: RegExp][] = [
+  ["an entry that is no JSON", edited((text) => `${text}{"narinfo":\n`), /line 3.*JSON/],
   [
     "an entry without a NAR",
     edited((text) => text.replace(/"parts":\[.*?\]\]/, '"parts":[]')),
@@ -119,17 +123,38 @@ describeWith(["nix"], "a damaged index", () => {
     });
   });
 
-  test.each(DAMAGES)("a root with %s is read from the segments instead, and mended", async (_, damage) => {
-    const cache = await damaged(damage, ROOT_TAG);
-    const server = await cli.serve(["--cache", cache, "--upstream", ""], fresh());
-    expect((await server.get("/_refresh", { method: "POST" })).status).toBe(200);
-    expect((await server.get(`/${hashPart(path)}.narinfo`)).status).toBe(200);
-    await server.stop();
+  test.each(BROKEN_LINES)(
+    "a segment with %s is read but for that line, and a publish goes on",
+    async (_, damage, says) => {
+      const cache = await damaged(damage, "seg-");
+      const result = await cli.run(["publish", path, "--cache", cache, "--upstream", ""], fresh());
+      expect(result).toMatchObject({ code: 0 });
+      expect(result.stderr).toMatch(says);
+      const server = await cli.serve(["--cache", cache, "--upstream", ""], fresh());
+      expect((await server.get("/_refresh", { method: "POST" })).status).toBe(200);
+      expect((await server.get(`/${hashPart(path)}.narinfo`)).status).toBe(200);
+      expect(await server.stop()).toBe(0);
+      const repaired = await cli.run(["verify", "--repair", "--cache", cache, "--upstream", ""], fresh());
+      expect(repaired).toMatchObject({ code: 14 });
+      const after = await cli.run(["verify", "--cache", cache, "--upstream", ""], fresh());
+      expect(after).toMatchObject({ code: 0 });
+    },
+  );
 
-    const again = await cli.run(["publish", path, "--cache", cache, "--upstream", ""], fresh());
-    expect(again).toMatchObject({ code: 0 });
-    expect(again.stderr).toContain("nothing to upload");
-    const after = await cli.run(["publish", path, "--cache", cache, "--upstream", ""], fresh());
-    expect(after.stderr).not.toContain("[warn]");
-  });
+  test.each([...DAMAGES, ...BROKEN_LINES])(
+    "a root with %s is read from the segments instead, and mended",
+    async (_, damage) => {
+      const cache = await damaged(damage, ROOT_TAG);
+      const server = await cli.serve(["--cache", cache, "--upstream", ""], fresh());
+      expect((await server.get("/_refresh", { method: "POST" })).status).toBe(200);
+      expect((await server.get(`/${hashPart(path)}.narinfo`)).status).toBe(200);
+      await server.stop();
+
+      const again = await cli.run(["publish", path, "--cache", cache, "--upstream", ""], fresh());
+      expect(again).toMatchObject({ code: 0 });
+      expect(again.stderr).toContain("nothing to upload");
+      const after = await cli.run(["publish", path, "--cache", cache, "--upstream", ""], fresh());
+      expect(after.stderr).not.toContain("[warn]");
+    },
+  );
 });

@@ -28,13 +28,19 @@ function bomb(name: string): Uint8Array {
     const first = '{"nixcache":1,"kind":"root","covers":9007199254740991}\n';
     // Padded with a field that is kept, with enough that is new to stay below the ratio.
     const long = (index: number) =>
-      cover.replace('"paths"', `"${digestOf(String(index))}${"s".repeat(4000)}"`);
-    return compressed(
-      first,
-      Array.from({ length: 1000 }, (_, index) => `${long(index)}\n`).join(""),
-      200_000,
-    );
+      cover
+        .replace('"paths"', `"${digestOf(String(index))}${"s".repeat(4000)}"`)
+        .replace(/-[0-9a-f]{16}"/, `-${String(index).padStart(16, "0")}"`);
+    const thousand = (from: number) =>
+      Array.from({ length: 1000 }, (_, index) => `${long(from + index)}\n`).join("");
+    const frames = Array.from({ length: 20 }, (_, at) => Bun.zstdCompressSync(thousand(at * 1000)));
+    return Buffer.concat([Bun.zstdCompressSync(first), ...frames]);
   }
+  if (name === "same-covers") {
+    const first = '{"nixcache":1,"kind":"root","covers":9007199254740991}\n';
+    return compressed(first, `${cover}\n`.repeat(1000), 200_000);
+  }
+  if (name === "broken") return compressed(`${header}\n`, `${entry.slice(1)}\n`.repeat(1000), 2_000_000);
   if (name === "frames") {
     const frame = Uint8Array.of(...ZSTD_MAGIC, 0x20, 0x01, 0x09, 0, 0, 0x41);
     return Buffer.concat(Array.from({ length: 500_000 }, () => frame));

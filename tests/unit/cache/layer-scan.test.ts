@@ -36,7 +36,7 @@ function scan(text: Uint8Array, sizes: readonly number[] = []) {
     // The memory of a chunk may be used again.
     chunk.fill(0);
   }
-  return { header: scanner.end(), lines: told.lines, attached };
+  return { header: scanner.end(), lines: told.lines, attached, broken: scanner.broken };
 }
 
 const line = (name: string, more: Partial<Parameters<typeof encodeEntry>[0]> = {}) =>
@@ -112,15 +112,23 @@ describe("scanning", () => {
 
   const usual = formatLine(line("a"));
   test.each([
-    ["no JSON", "nonsense", /line 4: not valid JSON/],
-    ["an entry without a narinfo", '{"parts":[]}', /line 4: expected the text field "narinfo"/],
-    ["an empty line", "", /line 4: not valid JSON/],
-    ["a hash with a foreign letter", usual.replace(/store\/./, "store/e"), /line 4 .*store path/],
-    ["a NAR elsewhere", usual.replace("URL: nar/", "URL: rar/"), /line 4: .*expected nar/],
-    ["a NAR in a folder", usual.replace("URL: nar/", "URL: nar/x/"), /line 4: .*expected nar/],
-    ["no parts", usual.replace(/"parts":.*,"added"/, '"parts":[],"added"'), /line 4: /],
-  ])("refuses %s, with the line", (_, bad, message) => {
-    expect(() => scan(textOf([usual, bad]))).toThrow(message);
+    ["no JSON", "nonsense", /line 3: not valid JSON/],
+    ["an entry without a narinfo", '{"parts":[]}', /line 3: expected the text field "narinfo"/],
+    ["an empty line", "", /line 3: not valid JSON/],
+    ["a hash with a foreign letter", usual.replace(/store\/./, "store/e"), /line 3 .*store path/],
+    ["a NAR elsewhere", usual.replace("URL: nar/", "URL: rar/"), /line 3: .*expected nar/],
+    ["a NAR in a folder", usual.replace("URL: nar/", "URL: nar/x/"), /line 3: .*expected nar/],
+    ["no parts", usual.replace(/"parts":.*,"added"/, '"parts":[],"added"'), /line 3: /],
+  ])("passes over %s, and says which line it is", (_, bad, message) => {
+    const { lines, broken } = scan(textOf([bad, usual, bad]));
+    expect(lines).toHaveLength(1);
+    expect(broken?.message).toMatch(message);
+  });
+
+  test("refuses a root that covers a generation twice", () => {
+    const [first = "", cover = ""] = [...formatLayer(HEADER, [])];
+    const twice = [first.replace('"covers":1', '"covers":2'), cover, cover].map((text) => `${text}\n`);
+    expect(() => scan(Buffer.from(twice.join("")))).toThrow(/line 3: it covers .* twice/);
   });
 
   test("refuses what is not UTF-8, with the line; and text that ends early", () => {

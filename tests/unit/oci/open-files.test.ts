@@ -84,6 +84,6 @@ test("a layer that the local index cannot take is not downloaded to its end", as
       throw new Error("database or disk is full");
     },
   } as unknown as IndexUpdate;
-  await expect(loadLayer({ store }, change, BLOB)).rejects.toThrow("disk is full");
+  await expect(loadLayer({ store, warn: () => {} }, change, BLOB)).rejects.toThrow("disk is full");
   expect(cancelled).toBe(1);
 });
