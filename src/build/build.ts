@@ -23,6 +23,8 @@ export interface TargetResult {
   readonly status: BuildStatus;
   /** Of its outputs those that are there, by name; all of them unless it failed. */
   readonly outputs: Readonly<Record<string, string>>;
+  /** Set where clients ask for these outputs by realisations, as their paths were known after the build alone. */
+  readonly realised?: true;
   /** Their store paths. */
   readonly paths: readonly string[];
   /** Why it failed; a sentence without its full stop. */
@@ -107,7 +109,8 @@ export async function build(targets: readonly Target[], options: BuildOptions): 
     targets: targets.map((target) => {
       if (!wanted.includes(target)) return { target, status: "present", ...there(outputsOf(target), before) };
       const outputs = outputsOf(target);
-      const found = { target, ...there(outputs, after) };
+      const realised = isLate(target) && !impure.has(target) ? { realised: true as const } : {};
+      const found = { target, ...there(outputs, after), ...realised };
       if (isThere(target, outputs, after)) return { ...found, ...succeeded(found, after, newest, log) };
       return { ...found, ...failed(target, culprits, log, options) };
     }),

@@ -3,7 +3,9 @@ import { flakeReference } from "../build/request.ts";
 import type { Context } from "../context.ts";
 import { NixcacheError } from "../errors.ts";
 import type { CurrentOutputs } from "../gc/current.ts";
+import { runCommand } from "../nix/command.ts";
 import { openNixStore } from "../nix/store.ts";
+import { configuredStore } from "../nix/store-setting.ts";
 import { type Arguments, usageError } from "./command.ts";
 import { discoverAll, openLines, originOf, rootsOfTarget } from "./publish-outputs.ts";
 import { flakeRequest, WANTED_ARGS } from "./publish-wanted.ts";
@@ -33,10 +35,11 @@ export async function readCurrent(given: Arguments, context: Context): Promise<C
   }
   const cwd = process.cwd();
   const wanted = { requests: [flakeRequest(given, flakeReference(flake, cwd))], derivations: [], names: [] };
-  const store = openNixStore({ env: context.env });
+  const storeRoot = await configuredStore(runCommand, context.env, context.signal);
+  const store = openNixStore({ storeRoot, env: context.env });
   const lines = openLines(context);
-  const discovery = await discoverAll(wanted, { store, storeRoot: undefined }, context, cwd, lines).finally(
-    () => lines.done(),
+  const discovery = await discoverAll(wanted, { store, storeRoot }, context, cwd, lines).finally(() =>
+    lines.done(),
   );
   for (const { attribute, reason } of discovery.broken)
     context.log.warn(`${attribute} cannot be evaluated, so nothing is held for it: ${reason}`);

@@ -1,12 +1,11 @@
 import { cacheReference, wholeNumber } from "../config.ts";
 import { openCache } from "../context.ts";
-import { locateStore } from "../nix/location.ts";
-import { resolveToStorePath } from "../nix/resolve.ts";
 import { checkPinName, pin as pinPath } from "../pins/pin.ts";
 import { formatCount } from "../terminal/format.ts";
 import { resultJson } from "../terminal/result-json.ts";
 import { TOOL } from "../version.ts";
 import { cacheArgs, command, usageError } from "./command.ts";
+import { resolveLink } from "./resolve-link.ts";
 
 /** A hundred years. */
 const MAX_DAYS = 36_500;
@@ -51,9 +50,10 @@ export const pin = command(
     };
     const wanted = { what, source: given.text("source"), system: given.text("system") };
     using cache = openCache(cacheReference(given.text("cache"), env), "write", context);
-    const cwd = process.cwd();
-    const resolveLink = (path: string) => resolveToStorePath(path, cwd, locateStore(undefined, env, cwd));
-    const pinned = await pinPath(cache.protocol, name, wanted, terms, { tool: TOOL, resolveLink });
+    const pinned = await pinPath(cache.protocol, name, wanted, terms, {
+      tool: TOOL,
+      resolveLink: (path) => resolveLink(path, context),
+    });
     const { generation, storePath, paths, elsewhere } = pinned;
     const cacheName = cache.protocol.store.name;
     if (given.flag("json")) context.print(resultJson({ cache: cacheName, name, ...terms, ...pinned }));

@@ -15,6 +15,7 @@ import { PACK_MEMORY } from "../oci/pack-memory.ts";
 import { type PublishContext, type PublishResult, publish } from "../publish/publish.ts";
 import { readCheckout } from "../system/git.ts";
 import { type BuildLines, groupedLines, plainLines, terminalLines } from "../terminal/build-lines.ts";
+import { formatCount } from "../terminal/format.ts";
 import { TOOL } from "../version.ts";
 import { watchBuild } from "../watch/run.ts";
 import { ownSubstituter } from "./own-substituter.ts";
@@ -68,10 +69,12 @@ export async function publishOutputs(
       ...built.targets.flatMap(rootsOfTarget),
       ...Object.entries(rootsOf(named.paths)),
     ]);
+    const realisations = setup.store.realisations(closure.map(({ path }) => path));
+    warnUnrealised(built, realisations, context);
     const published = await publish(
       closure,
       { ...origin, roots },
-      { ...protocol, realisations: setup.store.realisations(closure.map(({ path }) => path)) },
+      { ...protocol, realisations },
       { dryRun: setup.dryRun, ...(until && { until }) },
     ).finally(() => setup.progress.done());
     signal.throwIfAborted();
@@ -160,6 +163,23 @@ async function buildTargets(
   using cache = openCache(setup.reference, "read", context, { before: PACK_MEMORY, keys: setup.ownKeys });
   await using own = await ownSubstituter(cache, setup.key && publicKeyOf(setup.key), context);
   return await build(targets, { ...options, env: own.env, extraArgs: [...extraArgs, ...own.extraArgs] });
+}
+
+/** Where Nix's database cannot be read, or is that of a Nix which keeps them elsewhere. */
+function warnUnrealised(
+  { targets }: BuildResult,
+  realisations: ReadonlyMap<string, unknown>,
+  { log }: Context,
+): void {
+  const unknown = targets.filter(
+    ({ realised, paths }) => realised && paths.some((path) => !realisations.has(path)),
+  );
+  const [first, ...others] = unknown.map(({ target }) => target.attribute);
+  if (first === undefined) return;
+  const more = others.length > 0 ? ` and ${formatCount(others.length, "other")}` : "";
+  log.warn(
+    `${first}${more}: the realisations cannot be read from Nix's database, so clients take the paths by name alone`,
+  );
 }
 
 function warnUntrusted(found: string, { log }: Context): void {

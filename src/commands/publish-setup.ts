@@ -14,7 +14,9 @@ import { dumpNar } from "../nar/dump.ts";
 import { readSigningKey } from "../nar/key-file.ts";
 import { type PublicKey, publicKeyOf, type SecretKey } from "../nar/signing-key.ts";
 import { STORE_DIR } from "../nar/store-path.ts";
+import { runCommand } from "../nix/command.ts";
 import { type NixStore, openNixStore } from "../nix/store.ts";
+import { configuredStore } from "../nix/store-setting.ts";
 import type { CacheReference } from "../oci/reference.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
 import { Compressor } from "../publish/nar-file.ts";
@@ -47,7 +49,11 @@ export const SETUP_ARGS = {
     valueHint: "SIZE",
     description: "Compressed size at which a NAR is split (1G)",
   },
-  store: { type: "string", valueHint: "ROOT", description: "Root of a chroot store to publish from" },
+  store: {
+    type: "string",
+    valueHint: "ROOT",
+    description: "Publish from this store (the one that Nix uses)",
+  },
   "dry-run": { type: "boolean", description: "Build, say what would be uploaded, and upload nothing" },
 } as const;
 
@@ -67,7 +73,7 @@ export interface PublishSetup {
 }
 
 /** @throws `usage`, `key`, `reference`, `nix-store` */
-export function readSetup(given: Arguments, context: Context): PublishSetup {
+export async function readSetup(given: Arguments, context: Context): Promise<PublishSetup> {
   const { env, log } = context;
   const { now } = context.host;
   const keySource = signingKeySource(given.text("signing-key-file"), env);
@@ -90,7 +96,7 @@ export function readSetup(given: Arguments, context: Context): PublishSetup {
   const upstreams = openUpstreams(urls, env);
   const trusted = upstreamKeys(given.texts("upstream-key"), urls, env);
   const reference = cacheReference(given.text("cache"), env);
-  const storeRoot = given.text("store");
+  const storeRoot = given.text("store") ?? (await configuredStore(runCommand, env, context.signal));
   const store = openNixStore({ storeRoot, env });
   if (store.storeDir !== STORE_DIR) {
     throw new NixcacheError("nix-store", `the store is ${store.storeDir}, expected ${STORE_DIR}`, {

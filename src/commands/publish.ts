@@ -16,7 +16,7 @@ export const publish = command(
   async (given, context) => {
     const started = context.host.now();
     const cwd = process.cwd();
-    const setup = readSetup(given, context);
+    const setup = await readSetup(given, context);
     const wanted = await readWanted(given, context, cwd);
     const published = await run(wanted, setup, context, cwd);
     tellOfUnread(given, context);

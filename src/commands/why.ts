@@ -3,10 +3,9 @@ import { type Context, openCache } from "../context.ts";
 import { EXIT_CODES } from "../errors.ts";
 import { explain, isHeld } from "../inspect/why.ts";
 import { isBaseName, isStoreHash, storeHashOf } from "../nar/store-path.ts";
-import { locateStore } from "../nix/location.ts";
-import { resolveToStorePath } from "../nix/resolve.ts";
 import { whyJson, whyLines } from "../terminal/why-report.ts";
 import { cacheArgs, command, usageError } from "./command.ts";
+import { resolveLink } from "./resolve-link.ts";
 
 export const why = command(
   { name: "why", description: "Tell which generations hold a path, or since when none does" },
@@ -34,9 +33,8 @@ export const why = command(
 );
 
 /** Needs no Nix for a store path's own name. @throws `nix-store` */
-async function hashOf(path: string, { env }: Context): Promise<string> {
+async function hashOf(path: string, context: Context): Promise<string> {
   if (isStoreHash(path)) return path;
   if (isBaseName(path)) return storeHashOf(path);
-  const cwd = process.cwd();
-  return storeHashOf(await resolveToStorePath(path, cwd, locateStore(undefined, env, cwd)));
+  return storeHashOf(await resolveLink(path, context));
 }

@@ -68,6 +68,6 @@ function newestId(db: Database): number {
   return db.query<{ seq: number }, []>(query).get()?.seq ?? 0;
 }
 
-function database({ storeRoot, env, cwd = process.cwd() }: BuiltOptions): string {
+function database({ storeRoot, env, cwd = process.cwd() }: BuiltOptions): string | undefined {
   return locateStore(storeRoot, env, cwd).database;
 }

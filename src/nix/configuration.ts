@@ -28,19 +28,29 @@ const COMMANDS = [["config", "show"], ["show-config"]] as const;
 /** Variables that only add to the files: without them, what the daemon of the machine goes by is left. */
 const OWN_FILES = { NIX_USER_CONF_FILES: "", NIX_CONFIG: "" };
 
+interface ReadOptions {
+  readonly of: "user" | "machine";
+  readonly signal?: AbortSignal;
+}
+
 /** @throws `nix-store` when Nix cannot be asked, or cannot read its own configuration. */
 export async function readConfiguration(
   run: RunCommand,
   env: Environment,
-  options: { of: "user" | "machine"; signal?: AbortSignal },
+  options: ReadOptions,
 ): Promise<NixConfiguration> {
+  return parseConfiguration(await readSettings(run, env, options));
+}
+
+/** All settings, by name: objects with their `value`. @throws as `readConfiguration` */
+export async function readSettings(run: RunCommand, env: Environment, options: ReadOptions): Promise<object> {
   const own = options.of === "machine" ? { ...env, ...OWN_FILES } : env;
   let failure = "";
   for (const command of COMMANDS) {
     const argv = ["nix", ...EXPERIMENTAL, ...command, "--json"];
     const { exitCode, stdout, stderr } = await run(argv, own, options.signal);
     options.signal?.throwIfAborted();
-    if (exitCode === 0) return parseConfiguration(stdout);
+    if (exitCode === 0) return parseSettings(stdout);
     refuseTooOld(stderr);
     failure = errorIn(stderr);
     // Whatever else is wrong, the older spelling would say the same.
@@ -51,15 +61,20 @@ export async function readConfiguration(
   });
 }
 
-export function parseConfiguration(json: string): NixConfiguration {
+function parseSettings(json: string): object {
   let settings: unknown;
   try {
     settings = JSON.parse(json);
   } catch (cause) {
     throw wrong(preview(json), "JSON", cause);
   }
+  if (typeof settings === "object" && settings !== null) return settings;
+  throw wrong(preview(settings), "an object");
+}
+
+export function parseConfiguration(settings: object): NixConfiguration {
   const value = (name: string): unknown =>
-    (settings as Record<string, { value?: unknown } | undefined> | null)?.[name]?.value;
+    (settings as Record<string, { value?: unknown } | undefined>)[name]?.value;
   const texts = (name: string): string[] => {
     const list = value(name);
     if (Array.isArray(list) && list.every((text) => typeof text === "string")) return list;

@@ -41,7 +41,7 @@ export class DatabaseUnreadable extends Error {
  *
  * @throws DatabaseUnreadable
  */
-export function isValidInDatabase(file: string, path: string): boolean {
+export function isValidInDatabase(file: string | undefined, path: string): boolean {
   return reading(file, (db) => db.query("SELECT 1 FROM ValidPaths WHERE path = ?").get(path) !== null);
 }
 
@@ -50,7 +50,7 @@ export function isValidInDatabase(file: string, path: string): boolean {
  *
  * @throws DatabaseUnreadable; `nix-store` when a root is not valid.
  */
-export function closureInDatabase(file: string, roots: readonly string[]): PathInfo[] {
+export function closureInDatabase(file: string | undefined, roots: readonly string[]): PathInfo[] {
   return reading(file, (db) => readClosure(db, roots));
 }
 
@@ -124,9 +124,12 @@ export function notValid(path: string): NoStorePath {
  * Runs `read` on one consistent snapshot of the database; more than once when a writer came between, so it must
  * have no effects.
  *
+ * @param file undefined where it is not known
  * @throws DatabaseUnreadable
  */
-export function reading<T>(file: string, read: (db: Database) => T): T {
+export function reading<T>(file: string | undefined, read: (db: Database) => T): T {
+  if (file === undefined)
+    throw new DatabaseUnreadable("only its daemon knows where it is", { missing: true });
   try {
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       const before = statSync(file, { bigint: true });

@@ -32,7 +32,10 @@ const DEPENDENT = `
  * The realisations of each of `paths` that has some.
  * @throws DatabaseUnreadable
  */
-export function realisationsInDatabase(file: string, paths: readonly string[]): Map<string, Realisation[]> {
+export function realisationsInDatabase(
+  file: string | undefined,
+  paths: readonly string[],
+): Map<string, Realisation[]> {
   return reading(file, (db) => (hasTables(db) ? readAll(db, paths) : new Map()));
 }
 

@@ -5,11 +5,11 @@
  * keys from those whom it trusts alone. https://nix.dev/manual/nix/latest/command-ref/conf-file#conf-trusted-users
  */
 import { accessSync, constants, existsSync } from "node:fs";
-import { dirname } from "node:path";
 import { EXPERIMENTAL } from "./ask.ts";
 import type { RunCommand } from "./command.ts";
 import { type NixConfiguration, readConfiguration } from "./configuration.ts";
 import { type Environment, locateStore, type StoreLocation } from "./location.ts";
+import { configuredStore } from "./store-setting.ts";
 import { readUserName } from "./user.ts";
 
 export type Trust =
@@ -24,7 +24,8 @@ export type Trust =
     };
 
 export async function readTrust(run: RunCommand, env: Environment, signal?: AbortSignal): Promise<Trust> {
-  if (!asksDaemon(env)) return { kind: "no-daemon" };
+  const store = await configuredStore(run, env, signal);
+  if (!asksDaemon(store, env)) return { kind: "no-daemon" };
   const user = await readUserName(run, env, signal);
   const daemon = await readConfiguration(run, env, { of: "machine", ...(signal && { signal }) });
   const said = await askDaemon(run, env, signal);
@@ -33,17 +34,16 @@ export async function readTrust(run: RunCommand, env: Environment, signal?: Abor
 }
 
 /** As Nix decides it by default: the store's own folder when it can be written, else the daemon when there is one. */
-function asksDaemon(env: Environment): boolean {
+function asksDaemon(store: string | undefined, env: Environment): boolean {
   let location: StoreLocation;
   try {
-    location = locateStore(undefined, env, process.cwd());
+    location = locateStore(store, env, process.cwd());
   } catch {
     // A store elsewhere: whoever is there decides.
     return true;
   }
   if (location.asksDaemon) return true;
-  const stateDir = dirname(dirname(location.database));
-  return !isWritable(stateDir) && existsSync(location.daemonSocket);
+  return !isWritable(location.stateDir) && existsSync(location.daemonSocket);
 }
 
 /** Nix from 2.15 on is told by the daemon. */

@@ -4,10 +4,11 @@ import { existsSync } from "node:fs";
 import { chmod, mkdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { snapshot } from "../support/cache-files.ts";
 import { type Cli, type CliResult, type CliServer, openCli, type RunOptions } from "../support/cli.ts";
+import { SYSTEM } from "../support/counted-nix.ts";
 import { hashPart } from "../support/http-cache.ts";
 import { Cleanup } from "../support/lease.ts";
 import { describeWith, openNix } from "../support/needs.ts";
-import { shellDerivation, type TestNix } from "../support/nix.ts";
+import { flakeText, shellDerivation, type TestNix } from "../support/nix.ts";
 import { startRegistry, type TestRegistry } from "../support/registry.ts";
 import { openClient, storeVariables } from "../support/substitute.ts";
 
@@ -163,6 +164,76 @@ describeWith(["nix", "registry"], "publish", () => {
         const cache = newCache();
         expect(await publish([argument, "--cache", cache], { cwd })).toMatchObject({ code: 0 });
         expect(await held(cache)).toEqual(sorted(paths.base, paths.middle, paths.top));
+      }
+    });
+
+    test("the store is the one of nix.conf and NIX_CONFIG, as Nix has it, before that of NIX_REMOTE", async () => {
+      const root = await nix.emptyStore();
+      await nix.run("nix", ["copy", "--no-check-sigs", "--to", root, paths.middle]);
+      const other = await nix.emptyStore();
+      const conf = cli.path("conf-store");
+      await mkdir(conf);
+      const usual = nix.env.NIX_CONF_DIR === undefined ? "" : `include ${nix.env.NIX_CONF_DIR}/nix.conf\n`;
+      await Bun.write(`${conf}/nix.conf`, `${usual}store = local?root=${root}\n`);
+      for (const env of [
+        { NIX_CONFIG: `store = ${root}` },
+        { NIX_CONF_DIR: conf },
+        { NIX_USER_CONF_FILES: `${conf}/nix.conf` },
+        { NIX_CONF_DIR: conf, NIX_REMOTE: undefined },
+      ]) {
+        const cache = newCache();
+        const named = await publish([paths.middle, "--cache", cache], { env: { NIX_REMOTE: other, ...env } });
+        expect(named).toMatchObject({ code: 0 });
+        expect(await held(cache)).toEqual(sorted(paths.base, paths.middle));
+      }
+      const env = { NIX_CONFIG: "store = ssh-ng://host" };
+      expect(await publish([paths.middle, "--cache", newCache()], { env })).toMatchObject({
+        code: 3,
+        stderr: expect.stringContaining('the files of the Nix store "ssh-ng://host'),
+      });
+      // A flag comes first.
+      const given = await publish([paths.middle, "--cache", newCache(), "--store", root], { env });
+      expect(given).toMatchObject({ code: 0 });
+    });
+
+    test("a store behind a daemon with a socket of its own is asked through it", async () => {
+      if (nix.root === undefined) return;
+      const folder = cli.path("daemon");
+      await mkdir(folder);
+      const socket = `${folder}/socket`;
+      const features = "extra-experimental-features = ca-derivations";
+      const env = { ...nix.env, NIX_DAEMON_SOCKET_PATH: socket, NIX_CONFIG: features };
+      const daemon = Bun.spawn(["nix-daemon"], { env, stdout: "ignore", stderr: "ignore" });
+      try {
+        const uri = `unix://${socket}?root=${nix.root}`;
+        const isUp = () =>
+          nix.run("nix", ["store", "ping", "--store", uri]).then(
+            () => true,
+            () => false,
+          );
+        for (let tries = 0; !(await isUp()); tries++)
+          if (tries > 100) throw new Error("the daemon does not answer");
+        // The usual database knows nothing of these paths.
+        const settings = { NIX_REMOTE: await nix.emptyStore(), NIX_CONFIG: `store = ${uri}` };
+        const cache = newCache();
+        expect(await publish([paths.top, "--cache", cache], { env: settings })).toMatchObject({ code: 0 });
+        expect(await held(cache)).toEqual(sorted(paths.base, paths.middle, paths.top));
+
+        const flake = cli.path("daemon-flake");
+        await mkdir(flake);
+        const ca = '__contentAddressed = true; outputHashMode = "recursive"; outputHashAlgo = "sha256";';
+        await Bun.write(
+          `${flake}/flake.nix`,
+          flakeText(`packages.${SYSTEM}.default = sh "late" "echo late > $out" { ${ca} };`),
+        );
+        const both = { ...settings, NIX_CONFIG: `${settings.NIX_CONFIG}\n${features}` };
+        const built = await publish([`path:${flake}`, "--cache", cache], { env: both });
+        expect(built.stderr).toContain("the realisations cannot be read from Nix's database");
+        expect(built.code).toBe(0);
+        expect((await held(cache)).length).toBe(4);
+      } finally {
+        daemon.kill();
+        await daemon.exited;
       }
     });
 

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import type { RunCommand } from "../../../src/nix/command.ts";
-import { parseConfiguration, readConfiguration, readVersion } from "../../../src/nix/configuration.ts";
+import { readConfiguration, readVersion } from "../../../src/nix/configuration.ts";
+import { configuredStore, parseStoreSetting } from "../../../src/nix/store-setting.ts";
 import { matches } from "../../../src/nix/trust.ts";
 
 const setting = (value: unknown) => ({ value, description: "" });
@@ -69,11 +70,30 @@ describe("readConfiguration", () => {
 
 test.each([
   ["nonsense", "expected JSON"],
-  ["null", "substituters = undefined"],
+  ["null", "got null, expected an object"],
   ["{}", "substituters = undefined, expected a list of texts"],
   [JSON_TEXT.replace('["k:1"]', "[1]"), "trusted-public-keys = [1]"],
-])("%s is refused", (text, message) => {
-  expect(() => parseConfiguration(text)).toThrow(message);
+])("%s is refused", async (stdout, message) => {
+  const run: RunCommand = async () => ({ exitCode: 0, stdout, stderr: "" });
+  await expect(readConfiguration(run, {}, { of: "user" })).rejects.toThrow(message);
+});
+
+describe("the store that Nix uses", () => {
+  test.each<[string, object, string | undefined]>([
+    ["what nix.conf says", { store: { value: "/r", defaultValue: "auto" } }, "/r"],
+    ["what NIX_REMOTE says already", { store: { value: "/r", defaultValue: "/r" } }, undefined],
+    ["the usual one, whatever NIX_REMOTE says", { store: { value: "auto", defaultValue: "/r" } }, "auto"],
+    ["nothing", {}, undefined],
+  ])("%s", (_, settings, expected) => {
+    expect(parseStoreSetting(settings)).toBe(expected);
+  });
+
+  test("is not asked for where there is no Nix", async () => {
+    const run: RunCommand = async () => {
+      throw new Error("asked");
+    };
+    expect(await configuredStore(run, { PATH: "/nowhere" })).toBeUndefined();
+  });
 });
 
 test.each([

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { locateStore } from "../../../src/nix/location.ts";
+import { locateStore, type Machine } from "../../../src/nix/location.ts";
 
 const DEFAULT = {
   storeDir: "/nix/store",
@@ -21,7 +21,25 @@ describe("locateStore", () => {
     ["auto", undefined, { NIX_REMOTE: "auto" }, DEFAULT],
     ["local", undefined, { NIX_REMOTE: "local" }, DEFAULT],
     ["daemon", undefined, { NIX_REMOTE: "daemon" }, { ...DEFAULT, asksDaemon: true }],
-    ["a daemon's socket", undefined, { NIX_REMOTE: "unix:///run/nix" }, { ...DEFAULT, asksDaemon: true }],
+    [
+      "a daemon's socket, whose database may be anywhere",
+      undefined,
+      { NIX_REMOTE: "unix:///run/nix" },
+      { ...DEFAULT, database: undefined, asksDaemon: true },
+    ],
+    [
+      "the usual socket by its name",
+      undefined,
+      { NIX_REMOTE: "unix:///nix/var/nix/daemon-socket/socket" },
+      { ...DEFAULT, asksDaemon: true },
+    ],
+    ["a root as Nix 2.34 says it", "local:///r%20s", {}, { ...chroot("/r s"), storeUri: "/r s" }],
+    [
+      "the usual store although NIX_REMOTE says another",
+      "auto",
+      { NIX_REMOTE: "/r" },
+      { ...DEFAULT, storeUri: "auto" },
+    ],
     [
       "folders of its own",
       undefined,
@@ -45,6 +63,22 @@ describe("locateStore", () => {
     ],
   ])("%s", (_, store, env, expected) => {
     expect(locateStore(store, env, "/cwd")).toMatchObject(expected);
+  });
+
+  describe("a machine without Nix's folders", () => {
+    const bare = { exists: () => false, uid: 1000 };
+    const env = { HOME: "/home/me" };
+    const own = chroot("/home/me/.local/share/nix/root");
+    test.each<[string, Record<string, string>, Partial<Machine>, object]>([
+      ["a store of the user's own", env, {}, own],
+      ["where XDG has it", { XDG_DATA_HOME: "/data" }, {}, chroot("/data/nix/root")],
+      ["not for root", env, { uid: 0 }, DEFAULT],
+      ["not where there are some", env, { exists: (path) => path === "/nix/var/nix" }, DEFAULT],
+      ["not where they are elsewhere", { ...env, NIX_STATE_DIR: "/s" }, {}, { database: "/s/db/db.sqlite" }],
+      ["not for a local store", { ...env, NIX_REMOTE: "local" }, {}, DEFAULT],
+    ])("%s", (_, variables, machine, expected) => {
+      expect(locateStore(undefined, variables, "/cwd", { ...bare, ...machine })).toMatchObject(expected);
+    });
   });
 
   test.each(["ssh-ng://host", "https://cache.nixos.org", "s3://bucket", "nonsense"])(
