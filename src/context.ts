@@ -33,6 +33,7 @@ import { MemoryBudget } from "./serve/memory.ts";
 import { type Fetch, readAuthorities, trusting } from "./system/certificates.ts";
 import { tellingOfProxies } from "./system/proxy.ts";
 import type { StandardInput } from "./system/standard-input.ts";
+import { tellingProtocols } from "./system/wrong-protocol.ts";
 import type { Log } from "./terminal/log.ts";
 import type { Screen } from "./terminal/screen.ts";
 import { openUpstream, type Upstream } from "./upstream/client.ts";
@@ -95,11 +96,16 @@ export function threadCount(): number {
   return Math.max(1, cpus().length);
 }
 
-/** The network's fetch, trusting whom Nix trusts. @throws `filesystem` when it is told to trust what cannot be read */
+/** The network's fetch, trusting whom Nix trusts. It rejects with `filesystem` where it needs a file that cannot be read. */
 export function systemFetch(env: Environment): Fetch {
   const file = authoritiesFile(env);
+  let read: string | undefined;
+  const authorities = (path: string) => () => {
+    read ??= readAuthorities(path);
+    return read;
+  };
   const send = tellingOfProxies(env, (url, init) => fetch(url, init));
-  return trusting(file === undefined ? undefined : readAuthorities(file), send);
+  return tellingProtocols(trusting(file === undefined ? undefined : authorities(file), send));
 }
 
 /** The cache of a reference with its local index; dispose of it at the end. */

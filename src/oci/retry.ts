@@ -4,7 +4,8 @@
  * Nothing here bounds a whole transfer: only waiting for an answer and standing still do (a total time-out
  * cuts long downloads on slow lines).
  */
-import { messageOf, NixcacheError, systemCode } from "../errors.ts";
+import { connectionProblem, connectionReason, PROXY_CODE, systemCause } from "../connection.ts";
+import { NixcacheError, systemCode } from "../errors.ts";
 import type { Host } from "../host.ts";
 import { throwIfAborted } from "./network.ts";
 
@@ -187,47 +188,40 @@ export class TransientFailure extends Error {
     readonly failure: NixcacheError,
     /** What the other side asked for, in ms. */
     readonly afterMs?: number,
-    /** Few tries: nobody listens or there is no such host, no answer in time, or one that was complete and wrong. */
-    readonly few?: "refused" | "late" | "damaged",
+    /**
+     * Few tries: nobody listens or there is no such host, no answer in time, or one that was complete and wrong; and
+     * none but this one where it is final.
+     */
+    readonly few?: "refused" | "late" | "damaged" | "final",
   ) {
     super(failure.message);
   }
 }
 
 /**
- * Turns what `fetch` or reading a body threw into a TransientFailure with the code `unreachable`.
+ * Turns what `fetch` or reading a body threw into a TransientFailure with the code `unreachable`. It is final where no
+ * other try can mend it.
  * @param what such as `GET ghcr.io/owner/repo/manifests/x`.
  */
 export function networkFailure(what: string, error: unknown): TransientFailure {
-  let cause = error;
-  while (cause instanceof Error && systemCode(cause) === undefined && cause.cause !== undefined)
-    cause = cause.cause;
+  const cause = systemCause(error);
+  // Such as the file of certificates that cannot be read.
+  if (cause instanceof NixcacheError) return new TransientFailure(cause, undefined, "final");
+  const problem = connectionProblem(error);
   const code = systemCode(cause) ?? "";
   const refused = /ECONNREFUSED|ConnectionRefused|ENOTFOUND|DNS/i.test(code);
-  const failure = new NixcacheError("unreachable", `${what}: ${reasonOf(code, cause)}`, {
-    cause: error,
-    hint: PROXY.test(code)
+  const hint =
+    problem?.hint ??
+    (PROXY_CODE.test(code)
       ? "Look whether the proxy answers, or name what needs none in NO_PROXY."
       : refused
         ? "Check the host and port of the cache reference, and the network."
-        : "Try again; if it lasts, check the network, proxy settings and the registry's status page.",
-  });
-  return new TransientFailure(
-    failure,
-    undefined,
-    refused ? "refused" : cause instanceof Late ? "late" : undefined,
-  );
-}
-
-/** Codes of what did not get past a proxy, which says so itself. */
-const PROXY = /^Proxy/;
-
-function reasonOf(code: string, cause: unknown): string {
-  if (PROXY.test(code)) return messageOf(cause);
-  if (/REFUSED/i.test(code)) return "nobody listens there (connection refused)";
-  if (code === "ENOTFOUND") return "the host has no address (DNS)";
-  if (code === "ECONNRESET") return "the connection was closed before the answer was complete";
-  return messageOf(cause);
+        : "Try again; if it lasts, check the network, proxy settings and the registry's status page.");
+  const message = `${what}: ${connectionReason(error)}`;
+  const failure = new NixcacheError("unreachable", message, { hint, cause: error });
+  if (problem !== undefined) return new TransientFailure(failure, undefined, "final");
+  const few = refused ? "refused" : cause instanceof Late ? "late" : undefined;
+  return new TransientFailure(failure, undefined, few);
 }
 
 /**
@@ -248,8 +242,7 @@ export async function withRetry<T>(
       return await attempt(tries);
     } catch (error) {
       if (!(error instanceof TransientFailure)) throw error;
-      const few = error.few === undefined ? policy.attempts : policy[`${error.few}Attempts`];
-      const limit = Math.min(few, policy.attempts);
+      const limit = Math.min(policy.attempts, triesOf(error, policy));
       const wait = waitBefore(tries, policy, network.random(), error.afterMs);
       if (tries >= limit || waited + wait > policy.budgetMs) throw gaveUp(error, tries, waited, wait, policy);
       waited += wait;
@@ -259,6 +252,11 @@ export async function withRetry<T>(
       });
     }
   }
+}
+
+function triesOf({ few }: TransientFailure, policy: RetryPolicy): number {
+  if (few === undefined) return policy.attempts;
+  return few === "final" ? 1 : policy[`${few}Attempts`];
 }
 
 /** The wait in ms after try number `tries` (from 1). `random` is from 0 to below 1. */

@@ -81,7 +81,8 @@ export function serveCache(
     } catch (error) {
       refreshes.failed++;
       const message = messageOf(error);
-      if (message !== lastError && !context.signal?.aborted) onError(message);
+      const hint = error instanceof NixcacheError && error.hint !== undefined ? `. ${error.hint}` : "";
+      if (message !== lastError && !context.signal?.aborted) onError(message + hint);
       lastError = message;
       throw error;
     } finally {

@@ -217,7 +217,8 @@ export class UpstreamPeer {
       waitMs: retryAfter(failure?.retryAfter ?? null, now),
     });
     const seconds = Math.ceil(((this.#breaker.retryAt ?? now) - now) / 1000);
-    this.#onError(opened ? `${this.#lastError}; left alone for ${seconds} s` : this.#lastError);
+    const hint = failure?.hint === undefined ? "" : `. ${failure.hint}`;
+    this.#onError(opened ? `${this.#lastError}; left alone for ${seconds} s${hint}` : this.#lastError + hint);
     if (opened) this.#endPending(error);
   }
 
@@ -229,5 +230,5 @@ export class UpstreamPeer {
 /** Whether asking again at once may help: a connection that was closed meanwhile, an error of a server. */
 function maybePassed(error: unknown): boolean {
   if (!(error instanceof UpstreamFailure)) return true;
-  return !error.timedOut && (error.status === undefined || error.status >= 500);
+  return !error.timedOut && error.hint === undefined && (error.status === undefined || error.status >= 500);
 }

@@ -20,7 +20,10 @@ function checkServe(answerer: Answerer, facts: Facts, version: string) {
   const { url, serveCommand, cacheName } = facts;
   switch (answerer.kind) {
     case "nobody":
-      return wrong(`nobody answers at ${url}: ${answerer.reason}`, `Start it: ${serveCommand}`);
+      return wrong(
+        `nobody answers at ${url}: ${answerer.reason}`,
+        answerer.hint ?? `Start it: ${serveCommand}`,
+      );
     case "stranger":
       return wrong(
         `somebody else answers at ${url}: ${answerer.found}`,

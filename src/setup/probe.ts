@@ -1,5 +1,6 @@
 /** Who answers where `nixcache serve` should: it, somebody else, or nobody. */
-import { messageOf, systemCode } from "../errors.ts";
+import { connectionProblem, connectionReason } from "../connection.ts";
+import { systemCode } from "../errors.ts";
 
 /** What `/_status` says of one cache. */
 export interface ServedStatus {
@@ -10,7 +11,8 @@ export interface ServedStatus {
 }
 
 export type Answerer =
-  | { readonly kind: "nobody"; readonly reason: string }
+  /** With a hint where somebody is there, who cannot be talked to. */
+  | { readonly kind: "nobody"; readonly reason: string; readonly hint?: string }
   /** What the answer was that a binary cache, or we, would not give. */
   | { readonly kind: "stranger"; readonly found: string }
   /** Another binary cache, or our own behind a proxy that shows no status. */
@@ -36,7 +38,8 @@ export async function probe(url: string, fetch: Fetch, signal: AbortSignal): Pro
   try {
     info = await get(`${url}/nix-cache-info`, fetch, signal);
   } catch (error) {
-    return { kind: "nobody", reason: reasonOf(error, signal) };
+    const hint = signal.aborted ? undefined : connectionProblem(error)?.hint;
+    return { kind: "nobody", reason: reasonOf(error, signal), ...(hint !== undefined && { hint }) };
   }
   const isCache = info.status === 200 && /^StoreDir: /m.test(info.text);
   const status = await get(`${url}/_status`, fetch, signal).catch(() => undefined);
@@ -51,7 +54,7 @@ function reasonOf(error: unknown, signal: AbortSignal): string {
   if (signal.aborted) return "no answer in time";
   return systemCode(error) === "ECONNREFUSED" || systemCode(error) === "ConnectionRefused"
     ? "nothing listens there"
-    : messageOf(error);
+    : connectionReason(error);
 }
 
 async function get(

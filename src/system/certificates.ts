@@ -34,11 +34,30 @@ export function readAuthorities(file: string): string {
   );
 }
 
-/** `send`, trusting these authorities and no others; without any, those that Bun trusts. */
-export function trusting(authorities: string | undefined, send: Fetch): Fetch {
+/**
+ * `send`, trusting these authorities and no others; without any, those that Bun trusts.
+ * @param authorities called for each request: a file that cannot be read must hurt only those who need it
+ */
+export function trusting(authorities: (() => string) | undefined, send: Fetch): Fetch {
   if (authorities === undefined) return send;
-  const trust: BunFetchRequestInit = { tls: { ca: authorities } };
-  return (url, init) => send(url, { ...init, ...trust });
+  return async (url, init) => {
+    if (url.startsWith("https:")) return send(url, { ...init, ...trust(authorities()) });
+    return send(url, { ...init, ...trustAfterRedirect(authorities) });
+  };
+}
+
+function trust(ca: string): BunFetchRequestInit {
+  return { tls: { ca } };
+}
+
+/** Of a request without TLS, that may be redirected to a server with it. */
+function trustAfterRedirect(authorities: () => string): BunFetchRequestInit {
+  try {
+    return trust(authorities());
+  } catch (error) {
+    // Nobody is trusted then.
+    return { tls: { checkServerIdentity: () => error as NixcacheError } };
+  }
 }
 
 function isCertificate(pem: string): boolean {

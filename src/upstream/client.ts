@@ -5,6 +5,7 @@
  * read at all: S3 answers 403 for what is missing, and a cache that wants a password for everything. Anything else that
  * is not 200 is a failure of the upstream, which is not an answer.
  */
+import { connectionProblem, connectionReason } from "../connection.ts";
 import { messageOf, NixcacheError, preview, withoutUser } from "../errors.ts";
 import { parseNarInfo } from "../nar/narinfo.ts";
 import { storeHashOf } from "../nar/store-path.ts";
@@ -109,10 +110,9 @@ export function openUpstream(url: string, options: UpstreamOptions): Upstream {
       });
     } catch (cause) {
       const timedOut = timeout.signal.aborted;
-      throw new UpstreamFailure(`${what}: ${messageOf(timedOut ? timeout.signal.reason : cause)}`, {
-        timedOut,
-        cause,
-      });
+      const reason = timedOut ? messageOf(timeout.signal.reason) : connectionReason(cause);
+      const hint = timedOut ? undefined : (connectionProblem(cause)?.hint ?? hintOf(cause));
+      throw new UpstreamFailure(`${what}: ${reason}`, { timedOut, hint, cause });
     } finally {
       clearTimeout(timer);
     }
@@ -188,6 +188,11 @@ async function isCacheInfo(response: Response | undefined): Promise<boolean> {
     if (error instanceof NixcacheError) return false;
     throw error;
   }
+}
+
+/** Such as of a file of certificates that cannot be read. */
+function hintOf(cause: unknown): string | undefined {
+  return cause instanceof NixcacheError ? cause.hint : undefined;
 }
 
 function isPage(headers: Headers): boolean {

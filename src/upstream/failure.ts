@@ -8,6 +8,8 @@ export interface FailureOptions {
   readonly timedOut?: boolean;
   /** The Retry-After header of the answer. */
   readonly retryAfter?: string | null;
+  /** What to do next; there is one only where asking again mends nothing. */
+  readonly hint?: string | undefined;
   readonly cause?: unknown;
 }
 
@@ -16,8 +18,11 @@ export class UpstreamFailure extends NixcacheError {
   readonly timedOut: boolean;
   readonly retryAfter: string | null;
 
-  constructor(message: string, { status, timedOut, retryAfter, cause }: FailureOptions = {}) {
-    super("unreachable", message, cause === undefined ? {} : { cause });
+  constructor(message: string, { status, timedOut, retryAfter, hint, cause }: FailureOptions = {}) {
+    super("unreachable", message, {
+      ...(cause === undefined ? {} : { cause }),
+      ...(hint === undefined ? {} : { hint }),
+    });
     this.status = status;
     this.timedOut = timedOut ?? false;
     this.retryAfter = retryAfter ?? null;

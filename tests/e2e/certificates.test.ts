@@ -9,7 +9,7 @@ import { Cleanup } from "../support/lease.ts";
 import { describeWith, openNix } from "../support/needs.ts";
 import { startNginx, type TestNginx } from "../support/nginx.ts";
 import { shellDerivation, type TestNix } from "../support/nix.ts";
-import { startRegistry } from "../support/registry.ts";
+import { startRegistry, type TestRegistry } from "../support/registry.ts";
 import { storeVariables } from "../support/substitute.ts";
 
 const TLS = join(ROOT, "tests", "fixtures", "tls");
@@ -21,19 +21,20 @@ afterAll(() => cleanup.run());
 let cli: Cli;
 let nix: TestNix;
 let nginx: TestNginx;
+let registry: TestRegistry;
 let path: string;
 
-/** A publish of one path to the registry behind TLS, that gives up soon. */
+/** A publish of one path to the registry behind TLS. */
 const publish = (env: Variables) =>
   cli.run(["publish", path, "--cache", `${nginx.url}/me/cache`, "--upstream", ""], {
-    env: { ...storeVariables(nix), NIXCACHE_RETRY_ATTEMPTS: "1", ...env },
+    env: { ...storeVariables(nix), ...env },
   });
 
 describeWith(["nix", "registry", "nginx"], "TLS by a private authority", () => {
   beforeAll(async () => {
     cli = cleanup.add(await openCli());
     nix = cleanup.add(await openNix()).value;
-    const registry = cleanup.add(await startRegistry());
+    registry = cleanup.add(await startRegistry());
     const root = cli.path("upstream");
     await mkdir(root);
     nginx = cleanup.add(await startNginx({ root, tls: true, registry: registry.host }));
@@ -89,6 +90,34 @@ describeWith(["nix", "registry", "nginx"], "TLS by a private authority", () => {
   test("SSL_CERT_FILE counts where NIX_SSL_CERT_FILE is not set, or empty", async () => {
     const env = { NIX_SSL_CERT_FILE: "", SSL_CERT_FILE: join(TLS, "authority.pem") };
     expect(await publish(env)).toMatchObject({ code: 0 });
+  });
+
+  test("a file of authorities that is missing hurts neither folders nor what speaks plain HTTP here", async () => {
+    const env = { ...storeVariables(nix), NIX_SSL_CERT_FILE: "/nowhere/bundle.crt" };
+    for (const cache of [cli.path("folder"), `${registry.host}/plain`]) {
+      const published = await cli.run(["publish", path, "--cache", cache, "--upstream", ""], { env });
+      expect(published).toMatchObject({ code: 0 });
+      const server = await cli.serve(["--cache", cache, "--upstream", nginx.url], { env });
+      expect((await server.get("/_refresh", { method: "POST" })).status).toBe(200);
+      expect((await server.get(`/${hashPart(path)}.narinfo`)).status).toBe(200);
+      expect((await server.get(`/${"0".repeat(32)}.narinfo`)).status).toBe(404);
+      await server.stop();
+      // Its upstream has TLS.
+      expect(server.log()).toContain("NIX_SSL_CERT_FILE: cannot read /nowhere/bundle.crt");
+    }
+  });
+
+  test("doctor and serve say what to do about a server that is not trusted", async () => {
+    const cache = `${nginx.url}/me/cache`;
+    const { stdout } = await cli.run(["doctor", "--cache", cache], { env: storeVariables(nix) });
+    for (const words of ["no authority that is trusted here", "NIX_SSL_CERT_FILE"])
+      expect(stdout).toContain(words);
+    const server = await cli.serve(["--cache", cache, "--upstream", ""]);
+    expect((await server.get("/_refresh", { method: "POST" })).status).toBe(502);
+    await server.stop();
+    expect(server.log()).toMatch(
+      /could not be refreshed: .*no authority that is trusted here.*NIX_SSL_CERT_FILE/,
+    );
   });
 
   test.each([

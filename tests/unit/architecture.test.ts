@@ -33,7 +33,12 @@ const AREAS: readonly Area[] = [
   { name: "actions", layer: 1, files: ["actions/*.ts"], mayImport: ["base"] },
   { name: "upstream", layer: 1, files: ["upstream/*.ts"], mayImport: ["base", "nar"] },
 
-  { name: "base", layer: 0, files: ["{errors,host,version,concurrency,zstd,zstd-frames}.ts"], mayImport: [] },
+  {
+    name: "base",
+    layer: 0,
+    files: ["{connection,errors,host,version,concurrency,zstd,zstd-frames}.ts"],
+    mayImport: [],
+  },
   { name: "nar", layer: 0, files: ["nar/*.ts"], mayImport: ["base"] },
   { name: "cache", layer: 0, files: ["cache/*.ts"], mayImport: ["base", "nar", "oci"] },
 

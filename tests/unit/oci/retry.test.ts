@@ -226,6 +226,22 @@ describe("trying again", () => {
     expect(error.message).toContain("asks to wait 90 s more");
   });
 
+  test("is not for what no other try can mend", async () => {
+    const network = testNetwork();
+    const error = Object.assign(new Error("certificate has expired"), { code: "CERT_HAS_EXPIRED" });
+    let tries = 0;
+    const attempt = async () => {
+      tries++;
+      throw networkFailure("GET r/v2", new Error("fetch failed", { cause: error }));
+    };
+    await expect(withRetry(PATIENT, network, attempt)).rejects.toMatchObject({
+      code: "unreachable",
+      message: "GET r/v2: the certificate of the server has expired",
+      hint: expect.stringContaining("Renew the certificate"),
+    });
+    expect([tries, network.sleeps]).toEqual([1, []]);
+  });
+
   test("is only for what is transient", async () => {
     const network = testNetwork();
     let tries = 0;
