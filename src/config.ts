@@ -2,8 +2,10 @@
  * Configuration: what flags and environment variables mean. Flags win over the environment. Pure; `main.ts`
  * hands in `process.env`, which nothing else reads.
  */
+
 import { homedir, tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import type { RunEvent } from "./actions/event.ts";
 import { PATHS_SOURCE } from "./cache/record.ts";
 import type { GenerationName } from "./cache/tags.ts";
 import { NixcacheError } from "./errors.ts";
@@ -359,6 +361,17 @@ export function stepSummaryFile(env: Environment): string | undefined {
 /** Whether this is a step of GitHub Actions. */
 export function isActions(env: Environment): boolean {
   return variable(env, "GITHUB_ACTIONS") === "true";
+}
+
+/** What set off this run of GitHub Actions; undefined elsewhere. */
+export function runEvent(env: Environment): RunEvent | undefined {
+  if (!isActions(env)) return undefined;
+  return {
+    name: variable(env, "GITHUB_EVENT_NAME") ?? "",
+    file: variable(env, "GITHUB_EVENT_PATH") ?? "",
+    repository: variable(env, "GITHUB_REPOSITORY") ?? "",
+    actor: variable(env, "GITHUB_ACTOR") ?? "",
+  };
 }
 
 /** Where GitHub Actions takes the outputs of a step from: a file to append to. */

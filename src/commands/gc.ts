@@ -22,6 +22,7 @@ import {
 import { resultJson } from "../terminal/result-json.ts";
 import { cacheArgs, command } from "./command.ts";
 import { CURRENT_ARGS, readCurrent } from "./gc-current.ts";
+import { requireWrite } from "./write-access.ts";
 
 export const gc = command(
   { name: "gc", description: "End what nobody needs any more, and free it at the registry" },
@@ -67,6 +68,7 @@ export const gc = command(
       maxSize: given.text("max-size"),
     });
     const reference = cacheReference(given.text("cache"), env);
+    if (!dryRun) await requireWrite(reference, context);
     const current = await readCurrent(given, context);
     using cache = openCache(reference, dryRun ? "read" : "write", context);
     const report = await collectGarbage(deletingAt(reference, cache.protocol, context), policy, {

@@ -12,6 +12,7 @@ import { publicKeyOf } from "../nar/signing-key.ts";
 import { hold } from "../nix/gc-roots.ts";
 import { validPaths } from "../nix/valid.ts";
 import { PACK_MEMORY } from "../oci/pack-memory.ts";
+import type { LeftOut } from "../publish/complete.ts";
 import { type PublishContext, type PublishResult, publish } from "../publish/publish.ts";
 import { readCheckout } from "../system/git.ts";
 import { type BuildLines, groupedLines, plainLines, terminalLines } from "../terminal/build-lines.ts";
@@ -26,10 +27,17 @@ import { openWatch } from "./watch.ts";
 
 export interface PublishedOutputs {
   readonly rows: readonly OutputRow[];
-  readonly result: PublishResult;
-  readonly holdings: Holdings;
+  /** Undefined when nothing was to be published, or that failed. */
+  readonly result: PublishResult | undefined;
+  readonly holdings?: Holdings;
   /** Milliseconds. */
   readonly buildMs: number;
+  /** What was named and cannot be published. */
+  readonly leftOut: readonly LeftOut[];
+  /** Why nothing was to be published. */
+  readonly readOnly?: string;
+  /** Why publishing failed: what was built is told all the same. */
+  readonly failure?: unknown;
 }
 
 type WantedOutputs = Extract<Wanted, { kind: "outputs" }>;
@@ -54,13 +62,8 @@ export async function publishOutputs(
     buildTargets(discovery.targets, setup, context, lines, extraArgs);
 
   /** @param until as `publish` has it */
-  const publishBuilt = async (
-    built: BuildResult,
-    protocol: PublishContext,
-    until?: AbortSignal,
-  ): Promise<PublishedOutputs> => {
+  const publishBuilt = async (built: BuildResult, protocol: PublishContext, until?: AbortSignal) => {
     signal.throwIfAborted();
-    const buildMs = host.now() - started;
     if (built.untrusted !== undefined) warnUntrusted(built.untrusted, context);
     const paths = [...new Set([...named.paths, ...built.targets.flatMap(({ paths }) => paths)])];
     await using _ = await hold(paths, { ...setup, env, signal, temporary: spoolDirectory(env) });
@@ -78,19 +81,43 @@ export async function publishOutputs(
       { dryRun: setup.dryRun, ...(until && { until }) },
     ).finally(() => setup.progress.done());
     signal.throwIfAborted();
-    const result = withLeftOut(published, named.leftOut);
-    return { rows: outputRows(discovery, built), result, holdings: holdingsOf(protocol), buildMs };
+    return { result: withLeftOut(published, named.leftOut), holdings: holdingsOf(protocol) };
   };
 
-  if (wanted.watch) {
+  /** Hours of building end in what is told of them, whatever becomes of the rest. */
+  const afterBuild = async (
+    built: BuildResult,
+    publishIt: () => ReturnType<typeof publishBuilt>,
+  ): Promise<PublishedOutputs> => {
+    const { leftOut } = named;
+    const told = { rows: outputRows(discovery, built), buildMs: host.now() - started, leftOut };
+    if (readOnly !== undefined) return { ...told, result: undefined, readOnly };
+    try {
+      return { ...told, ...(await publishIt()) };
+    } catch (failure) {
+      return { ...told, result: undefined, failure };
+    }
+  };
+
+  // Where there is nothing to do, publishing tells soon enough.
+  const asks = setup.mayBeReadOnly || !(await areValid(discovery.targets, setup, env));
+  const readOnly = !asks
+    ? undefined
+    : await setup.askRights().catch((error) => {
+        lines.done();
+        throw error;
+      });
+  if (wanted.watch && readOnly === undefined) {
     using watch = openWatch({ ...setup, origin }, context);
     const drvPaths = discovery.targets.map(({ drvPath }) => drvPath);
     const built = await watchBuild(drvPaths, buildAll, watch).finally(() => lines.done());
-    return await publishBuilt(built, watch.publish, watch.stopping.until);
+    return await afterBuild(built, () => publishBuilt(built, watch.publish, watch.stopping.until));
   }
   const built = await buildAll([]).finally(() => lines.done());
-  using cache = openCache(setup.reference, "write", context, { keys: setup.ownKeys });
-  return await publishBuilt(built, setup.publish(cache.protocol));
+  return await afterBuild(built, async () => {
+    using cache = openCache(setup.reference, "write", context, { keys: setup.ownKeys });
+    return await publishBuilt(built, setup.publish(cache.protocol));
+  });
 }
 
 export function openLines({ step, terminal, host }: Context): BuildLines {
@@ -156,10 +183,7 @@ async function buildTargets(
     onLine: (line) => lines.line(line),
     onState: (state) => lines.state(state),
   };
-  const paths = targets.flatMap(({ outputs }) => Object.values(outputs));
-  const known = paths.filter((path) => path !== null);
-  const valid = await validPaths(known, { env, storeRoot: setup.storeRoot });
-  if (paths.every((path) => path !== null && valid.has(path))) return await build(targets, options);
+  if (await areValid(targets, setup, env)) return await build(targets, options);
   using cache = openCache(setup.reference, "read", context, { before: PACK_MEMORY, keys: setup.ownKeys });
   await using own = await ownSubstituter(cache, setup.key && publicKeyOf(setup.key), context);
   return await build(targets, { ...options, env: own.env, extraArgs: [...extraArgs, ...own.extraArgs] });
@@ -180,6 +204,18 @@ function warnUnrealised(
   log.warn(
     `${first}${more}: the realisations cannot be read from Nix's database, so clients take the paths by name alone`,
   );
+}
+
+/** Whether there is nothing to build. */
+async function areValid(
+  targets: readonly Target[],
+  { storeRoot }: Pick<PublishSetup, "storeRoot">,
+  env: Context["env"],
+): Promise<boolean> {
+  const paths = targets.flatMap(({ outputs }) => Object.values(outputs));
+  const known = paths.filter((path) => path !== null);
+  const valid = await validPaths(known, { env, storeRoot });
+  return paths.every((path) => path !== null && valid.has(path));
 }
 
 function warnUntrusted(found: string, { log }: Context): void {

@@ -24,12 +24,22 @@ export interface Holdings {
   readonly generations: number;
 }
 
+export interface PublishedPaths {
+  /** Undefined when nothing was to be published. */
+  readonly result: PublishResult | undefined;
+  readonly holdings?: Holdings;
+  /** What was named and cannot be published. */
+  readonly leftOut: readonly LeftOut[];
+  /** Why nothing was to be published. */
+  readonly readOnly?: string;
+}
+
 /** @throws when none of what is named can be published */
 export async function publishNamed(
   named: NamedThings,
   setup: PublishSetup,
   context: Context,
-): Promise<{ result: PublishResult; holdings: Holdings }> {
+): Promise<PublishedPaths> {
   const { store } = setup;
   const { paths, leftOut } = await resolveAll(named, store);
   const [first, ...others] = leftOut;
@@ -38,6 +48,9 @@ export async function publishNamed(
     throw first.error;
   }
   const closure = await store.closure(paths);
+  // Elsewhere the first upload tells.
+  const readOnly = setup.mayBeReadOnly ? await setup.askRights() : undefined;
+  if (readOnly !== undefined) return { result: undefined, readOnly, leftOut };
   using cache = openCache(setup.reference, "write", context, { keys: setup.ownKeys });
   const result = await publish(
     closure,
@@ -45,7 +58,7 @@ export async function publishNamed(
     { ...setup.publish(cache.protocol), realisations: store.realisations(closure.map(({ path }) => path)) },
     { dryRun: setup.dryRun },
   ).finally(() => setup.progress.done());
-  return { result: withLeftOut(result, leftOut), holdings: holdingsOf(cache.protocol) };
+  return { result: withLeftOut(result, leftOut), leftOut, holdings: holdingsOf(cache.protocol) };
 }
 
 export interface Resolved {

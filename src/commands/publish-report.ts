@@ -4,19 +4,22 @@ import { appendOutputs, appendSummary, formatOutputs } from "../actions/step-fil
 import { countStatuses, type OutputRow, type OutputStatus, renderText } from "../build/report.ts";
 import { stepOutputFile, stepSummaryFile } from "../config.ts";
 import type { Context } from "../context.ts";
-import { EXIT_CODES } from "../errors.ts";
+import { EXIT_CODES, messageOf, NixcacheError } from "../errors.ts";
 import { formatPublicKey, publicKeyOf, type SecretKey } from "../nar/signing-key.ts";
+import { type CacheReference, formatReference } from "../oci/reference.ts";
+import type { LeftOut } from "../publish/complete.ts";
 import type { PublishResult } from "../publish/publish.ts";
 import { adoptionLine } from "../terminal/adoption.ts";
 import { formatBytes, formatCount, formatDuration } from "../terminal/format.ts";
-import { publishSummary } from "../terminal/publish-summary.ts";
+import { publishSummary, unpublishedSummary } from "../terminal/publish-summary.ts";
 import { resultJson } from "../terminal/result-json.ts";
 import type { Holdings } from "./publish-paths.ts";
 
 export interface Published {
-  /** Undefined when there is nothing to tell of: a command failed, and so did publishing what it had built. */
+  /** Undefined when there is nothing to tell of: nothing was to be published, or that failed. */
   readonly result: PublishResult | undefined;
-  readonly holdings: Holdings;
+  /** Of the cache afterwards, where there is a result. */
+  readonly holdings?: Holdings;
   /** Of the outputs that were to be built. */
   readonly rows?: readonly OutputRow[];
   readonly buildMs?: number;
@@ -24,9 +27,16 @@ export interface Published {
   readonly strict?: boolean;
   /** Of the command that was watched. */
   readonly exitCode?: number;
+  /** What was named and cannot be published, where there is no result that says so. */
+  readonly leftOut?: readonly LeftOut[];
+  /** Why nothing was to be published. */
+  readonly readOnly?: string;
+  /** Why publishing failed, after the build. */
+  readonly failure?: unknown;
 }
 
 interface Run {
+  readonly reference: CacheReference;
   readonly key: SecretKey | undefined;
   readonly dryRun: boolean;
   readonly json: boolean;
@@ -39,46 +49,87 @@ const UNSIGNED =
 const REMEMBERED =
   "a Nix that was refused them before remembers that for up to 30 days, unless it is run once with `--option narinfo-cache-positive-ttl 0`";
 
+/** @throws why publishing failed, after all else was told */
 export function tell(published: Published, run: Run, context: Context): void {
-  const { result, holdings, rows = [], buildMs, exitCode } = published;
-  const { step, log, env, setExitCode } = context;
+  const { result, rows = [], exitCode, readOnly, failure } = published;
+  const { step, log, setExitCode } = context;
+  const cacheName = published.holdings?.cacheName ?? formatReference(run.reference);
   const failed = failuresOf(rows, published.strict === true);
-  if (result) {
-    const { key, dryRun, elapsedMs } = run;
-    if (run.json) {
-      const outputs = published.rows && { outputs: rows, buildMs };
-      context.print(resultJson({ cache: holdings.cacheName, dryRun, ...result, ...outputs, elapsedMs }));
-    }
-    if (result.adopted) log.success(adoptionLine(result.adopted, holdings.cacheName));
+  const leftOut = result?.leftOut ?? published.leftOut ?? [];
+  const isTold = result !== undefined || failure !== undefined || readOnly !== undefined;
+  if (isTold) {
+    if (run.json) context.print(resultJson(jsonOf(published, run, cacheName)));
+    if (result?.adopted) log.success(adoptionLine(result.adopted, cacheName));
     if (rows.length > 0) log.info(`outputs: ${countStatuses(rows)}\n${renderText(rows)}`);
-    reportResult(result, holdings.cacheName, run, context);
-    const publicKey = key && formatPublicKey(publicKeyOf(key));
-    const summary = step && stepSummaryFile(env);
-    if (summary !== undefined) {
-      const uploadMs = elapsedMs - (buildMs ?? 0);
-      const facts = { result, holdings, rows: published.rows, buildMs, uploadMs, dryRun, publicKey };
-      const failure = appendSummary(summary, publishSummary(facts));
-      if (failure !== undefined) log.warn(failure);
-    }
-    const outputFile = step && stepOutputFile(env);
-    if (outputFile !== undefined) {
-      const outputs = {
-        generation: result.generation ?? "",
-        uploaded: String(dryRun ? 0 : result.paths.uploaded),
-        "public-key": publicKey ?? "",
-        failed: String(failed.length),
-      };
-      appendOutputs(outputFile, formatOutputs(outputs, `end-${randomUUID()}`));
-    }
-    if (result.leftOut.length > 0) setExitCode(EXIT_CODES.incomplete);
+    if (result) reportResult(result, cacheName, run, context);
+    else for (const { path, reason } of leftOut) log.error(`left out ${path}: ${reason}`);
+    tellStep(published, run, cacheName, failed.length, context);
+    if (leftOut.length > 0) setExitCode(EXIT_CODES.incomplete);
   }
   if (failed.length > 0) {
     for (const row of failed) step?.annotate("error", `${row.status}: ${row.reason ?? ""}`, row.attribute);
-    const others = run.dryRun ? "" : ", what could be built is published";
+    const others = run.dryRun || result === undefined ? "" : ", what could be built is published";
     log.error(`${formatCount(failed.length, "output")} of ${rows.length} failed${others}`);
-    if (!result?.leftOut.length) setExitCode(EXIT_CODES.build);
+    if (leftOut.length === 0) setExitCode(EXIT_CODES.build);
   }
   if (exitCode) setExitCode(exitCode);
+  if (failure !== undefined) throw failure;
+}
+
+function jsonOf(published: Published, run: Run, cacheName: string): Record<string, unknown> {
+  const { result, rows, buildMs, readOnly, failure } = published;
+  const { dryRun, elapsedMs } = run;
+  return {
+    ...{ cache: cacheName, dryRun },
+    ...(readOnly !== undefined && { readOnly: true }),
+    ...(result ?? { generation: null }),
+    ...(rows && { outputs: rows, buildMs }),
+    ...(failure !== undefined && { error: describe(failure) }),
+    elapsedMs,
+  };
+}
+
+function describe(failure: unknown): { code: string; message: string; hint?: string } {
+  if (!(failure instanceof NixcacheError)) return { code: "internal", message: messageOf(failure) };
+  const { code, message, hint } = failure;
+  return { code, message, ...(hint !== undefined && { hint }) };
+}
+
+/** Into the files of a step of GitHub Actions. */
+function tellStep(
+  published: Published,
+  { key, dryRun, elapsedMs }: Run,
+  cacheName: string,
+  failed: number,
+  { step, log, env }: Context,
+): void {
+  const { result, holdings, rows, buildMs, readOnly, failure } = published;
+  const publicKey = key && formatPublicKey(publicKeyOf(key));
+  const summary = step && stepSummaryFile(env);
+  if (summary !== undefined) {
+    const uploadMs = elapsedMs - (buildMs ?? 0);
+    const sections =
+      result && holdings
+        ? publishSummary({ result, holdings, rows, buildMs, uploadMs, dryRun, publicKey })
+        : unpublishedSummary({
+            cacheName,
+            rows,
+            why: readOnly ?? describe(failure).message,
+            isExpected: readOnly !== undefined,
+          });
+    const problem = appendSummary(summary, sections);
+    if (problem !== undefined) log.warn(problem);
+  }
+  const outputFile = step && stepOutputFile(env);
+  if (outputFile === undefined) return;
+  const outputs = {
+    generation: result?.generation ?? "",
+    uploaded: String(dryRun ? 0 : (result?.paths.uploaded ?? 0)),
+    // Of what is not published nobody need know the key.
+    "public-key": (result && publicKey) ?? "",
+    failed: String(failed),
+  };
+  appendOutputs(outputFile, formatOutputs(outputs, `end-${randomUUID()}`));
 }
 
 const FAILED: ReadonlySet<OutputStatus> = new Set(["failed", "missing", "blocked", "stopped"]);

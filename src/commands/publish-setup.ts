@@ -24,6 +24,7 @@ import type { PublishContext } from "../publish/publish.ts";
 import { type ProgressLine, plainProgress, terminalProgress } from "../terminal/progress.ts";
 import { DEFAULT_COMPRESSION_LEVEL } from "../zstd.ts";
 import { type Arguments, cacheArgs } from "./command.ts";
+import { expectsReadOnly, READ_ONLY_ARGS, readOnlyReason } from "./write-access.ts";
 
 /** Smaller parts would only multiply requests; a NAR may have some 32,000. */
 const MIN_PART_BYTES = 4 * 1024 * 1024;
@@ -54,6 +55,7 @@ export const SETUP_ARGS = {
     valueHint: "ROOT",
     description: "Publish from this store (the one that Nix uses)",
   },
+  ...READ_ONLY_ARGS,
   "dry-run": { type: "boolean", description: "Build, say what would be uploaded, and upload nothing" },
 } as const;
 
@@ -67,6 +69,14 @@ export interface PublishSetup {
   readonly store: NixStore;
   readonly storeRoot: string | undefined;
   readonly dryRun: boolean;
+  /** Whether it would be no failure if the cache could not be written to. */
+  readonly mayBeReadOnly: boolean;
+  /**
+   * Asks whether the cache can be written to, which a dry run does not.
+   * @returns why it cannot, where that is no failure; undefined where it can
+   * @throws why it cannot, where that is one
+   */
+  askRights(): Promise<string | undefined>;
   readonly progress: ProgressLine;
   /** What publishing into an opened cache needs. */
   publish(protocol: ProtocolContext): PublishContext;
@@ -103,13 +113,17 @@ export async function readSetup(given: Arguments, context: Context): Promise<Pub
       hint: "Clients can only substitute paths below /nix/store.",
     });
   }
+  const dryRun = given.flag("dry-run");
   const progress = context.terminal
     ? terminalProgress(process.stderr, now)
     : plainProgress((line) => log.info(line), now);
   return {
-    ...{ reference, key, level, store, storeRoot, progress },
+    ...{ reference, key, level, store, storeRoot, progress, dryRun },
+    mayBeReadOnly: expectsReadOnly(given, context),
+    async askRights() {
+      return dryRun ? undefined : await readOnlyReason(given, reference, context);
+    },
     ownKeys: key === undefined ? [] : [publicKeyOf(key)],
-    dryRun: given.flag("dry-run"),
     publish: (protocol) => ({
       ...protocol,
       warn: (message) => {

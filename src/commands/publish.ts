@@ -1,6 +1,7 @@
 import { publishOrigin } from "../config.ts";
 import type { Context } from "../context.ts";
 import { TOOL } from "../version.ts";
+import { runTheirCommand } from "../watch/command.ts";
 import { watchCommand } from "../watch/run.ts";
 import { type Arguments, command } from "./command.ts";
 import { publishOutputs } from "./publish-outputs.ts";
@@ -50,7 +51,12 @@ async function publishCommand(
   setup: PublishSetup,
   context: Context,
 ): Promise<Published> {
-  const { env } = context;
+  const { env, signal } = context;
+  const readOnly = await setup.askRights();
+  if (readOnly !== undefined) {
+    context.stopsItself();
+    return { result: undefined, readOnly, exitCode: await runTheirCommand(argv, { env, signal }) };
+  }
   const origin = { tool: TOOL, ...publishOrigin(env), system: nixSystem() };
   using watch = openWatch({ ...setup, origin }, context);
   const { exitCode, result } = await watchCommand(argv, env, watch).finally(() => setup.progress.done());

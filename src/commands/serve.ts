@@ -37,6 +37,9 @@ import { openWriter, uploadKey, WRITABLE_ARGS } from "./writable.ts";
 /** Without uploads no request has a body that matters. With them each kind of upload has a bound of its own. */
 const MAX_BODY_BYTES = 64 * 1024;
 
+/** How long a registry is waited for that is to say whether uploads can be committed. */
+const ASK_WRITE_MS = 1_000;
+
 export const serve = command(
   { name: "serve", description: "Answer Nix on this machine from a cache, with upstream caches behind it" },
   {
@@ -115,6 +118,9 @@ export const serve = command(
       { references, caches, upstreams: passing, guard, hostname: address.hostname, key },
       context,
     );
+    // A registry that answers is waited for: what it refuses nobody shall upload.
+    if (writing)
+      await Promise.race([writing.allowed, host.sleep(ASK_WRITE_MS, stopping.signal).catch(() => {})]);
     const traffic = new Traffic();
     const clock = () => performance.now();
     const underWay = () => server.pendingRequests;
@@ -155,7 +161,7 @@ export const serve = command(
     const url = serverUrl(address, server);
     context.print(`listening on ${url}`);
     if (generation !== undefined) log.info(`serving the cache as it was in ${generation}, and nothing newer`);
-    const running = Promise.all(caches.map((cache) => cache.keepFresh(ttlMs)));
+    const running = Promise.all([...caches.map((cache) => cache.keepFresh(ttlMs)), writing?.allowed]);
     const asOf = generation === undefined ? "" : `as it was in ${generation} `;
     try {
       const code = await untilStopped({

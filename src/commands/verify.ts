@@ -8,6 +8,7 @@ import { describeKind, type Finding, isHarmful } from "../verify/finding.ts";
 import { type Repair, repair } from "../verify/repair.ts";
 import { type Verification, type VerifyContext, verify as verifyCache } from "../verify/verify.ts";
 import { cacheArgs, command } from "./command.ts";
+import { requireWrite } from "./write-access.ts";
 
 export const verify = command(
   { name: "verify", description: "Check that everything a cache promises is there and right" },
@@ -32,11 +33,9 @@ export const verify = command(
       parsePublicKey(text, "--trusted-public-key"),
     );
     const wantsRepair = given.flag("repair");
-    using cache = openCache(
-      cacheReference(given.text("cache"), env),
-      wantsRepair ? "write" : "read",
-      context,
-    );
+    const reference = cacheReference(given.text("cache"), env);
+    if (wantsRepair) await requireWrite(reference, context);
+    using cache = openCache(reference, wantsRepair ? "write" : "read", context);
     const verifyContext: VerifyContext = { ...cache.protocol, upstreams, keys };
     const verification = await verifyCache(verifyContext, { deep: given.flag("deep") });
     const isClean = !verification.findings.some(isHarmful);

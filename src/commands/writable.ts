@@ -1,4 +1,5 @@
 /** `serve --writable`: what it needs, wired together. */
+
 import { readFileSync } from "node:fs";
 import {
   DEFAULT_PART_BYTES,
@@ -24,6 +25,7 @@ import type { Upstreams } from "../serve/upstreams.ts";
 import type { Writer, WriterStatus } from "../serve/writer.ts";
 import { TOOL } from "../version.ts";
 import type { Arguments } from "./command.ts";
+import { requireWrite } from "./write-access.ts";
 
 export const WRITABLE_ARGS = {
   writable: {
@@ -53,6 +55,8 @@ export interface WritableOptions {
 
 export interface OpenWriter extends AsyncDisposable {
   readonly writer: Writer;
+  /** Rejects when the cache cannot be written to. */
+  readonly allowed: Promise<void>;
   /** The fields of `/_status`. */
   status(): WriterStatus;
   /**
@@ -117,6 +121,9 @@ export function openWriter(
     log,
   });
   const running = committer.run();
+  // Nothing is waited for once the server has been stopped.
+  const allowed = requireWrite(reference, context);
+  allowed.catch(() => {});
   running.catch((error) => log.error(`uploads are not committed any more: ${messageOf(error)}`));
   return {
     writer: createReceiver({
@@ -132,6 +139,7 @@ export function openWriter(
       token,
       journalBytes: journalBytes(env),
     }),
+    allowed,
     status() {
       const { lastCommit, lastError } = committer.status();
       const { paths, bytes } = journal.totals();

@@ -34,6 +34,19 @@ export function deniedError(denial: Denial): NixcacheError {
   );
 }
 
+/** Statuses by which a registry says that it takes no uploads at all. */
+export const NO_UPLOADS: readonly number[] = [405, 501];
+
+/** For a registry that knows no such repository, and makes none. */
+export const NO_PLACE_HINT = "Check the repository name; some registries want projects to be made first.";
+
+/** For an answer that says that nobody may write, whatever the credentials: 405 to the beginning of an upload. */
+export function readOnlyError({ host, repository }: RegistryReference, status: number): NixcacheError {
+  return new NixcacheError("denied", `${host}/${repository}: it takes no uploads (it answered ${status})`, {
+    hint: "The registry is read-only: it mirrors another one, or is under maintenance. Write to another one, or try again later.",
+  });
+}
+
 function hintFor({ reference, access, hasCredentials, at }: Denial): string {
   const { host } = reference;
   const right = access === "pull" ? "packages: read" : "packages: write";

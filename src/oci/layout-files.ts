@@ -4,7 +4,18 @@
  */
 import { createHash, randomUUID } from "node:crypto";
 import { constants } from "node:fs";
-import { type FileHandle, link, mkdir, open, readdir, rename, stat, unlink, utimes } from "node:fs/promises";
+import {
+  access,
+  type FileHandle,
+  link,
+  mkdir,
+  open,
+  readdir,
+  rename,
+  stat,
+  unlink,
+  utimes,
+} from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { messageOf, NixcacheError, systemCode } from "../errors.ts";
 import type { Digest } from "./digest.ts";
@@ -50,6 +61,19 @@ export async function unlessThrown<T>(handle: FileHandle, use: () => Promise<T>)
     await handle.close().catch(() => {});
     throw error;
   }
+}
+
+/**
+ * Asks whether files can be made in a folder, or the folder itself where it is missing; makes none.
+ * @throws `filesystem`
+ */
+export async function checkWritable(folder: string): Promise<void> {
+  const found = await unlessMissing("write into", folder, async () => {
+    await access(folder, constants.W_OK | constants.X_OK);
+    return true;
+  });
+  // The root of all folders is there.
+  if (!found) await checkWritable(dirname(folder));
 }
 
 /** The size of a regular file in bytes; undefined when it is not there. */

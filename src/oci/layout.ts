@@ -19,6 +19,7 @@ import type { Host } from "../host.ts";
 import { type Digest, digestHex, digestOf, isDigest } from "./digest.ts";
 import { collectBlobs } from "./layout-collect.ts";
 import {
+  checkWritable,
   fileError,
   fileSize,
   makeFolder,
@@ -252,9 +253,16 @@ export function openLayout(path: string, options: LayoutOptions): Store {
     });
   };
 
+  const checkWrite: Store["checkWrite"] = async ({ signal } = {}) => {
+    throwIfAborted(signal, options.signal);
+    if (!(await checkMarker(root))) return checkWritable(root);
+    for (const folder of [root, temporary, blobs]) await checkWritable(folder);
+  };
+
   return {
     name: path,
     strictness: "strict",
+    checkWrite,
     statBlob,
     readBlob,
     writeBlob,

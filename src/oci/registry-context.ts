@@ -1,9 +1,11 @@
 /** What the parts of the registry store share. */
 import type { Network } from "./network.ts";
+import type { RegistryReference } from "./reference.ts";
 import type { RetryPolicy } from "./retry.ts";
 import type { Transport } from "./transport.ts";
 
 export interface RegistryContext {
+  readonly reference: RegistryReference;
   readonly transport: Transport;
   readonly policy: RetryPolicy;
   readonly network: Network;

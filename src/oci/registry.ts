@@ -15,6 +15,7 @@ import { registryTags } from "./registry-tags.ts";
 import { PATIENT, type RetryPolicy } from "./retry.ts";
 import type { CallOptions, Store } from "./store.ts";
 import { createTransport } from "./transport.ts";
+import { tryUpload } from "./try-upload.ts";
 
 export interface RegistryOptions {
   /** Asked once, when the registry first wants something; see `findCredentials`. Default: none. */
@@ -52,12 +53,13 @@ export function openRegistry(reference: RegistryReference, options: RegistryOpti
     mountFrom,
   });
   const at = (path: string): URL => new URL(`/v2/${reference.repository}/${path}`, transport.origin);
-  const context: RegistryContext = { transport, policy, network, at };
+  const context: RegistryContext = { reference, transport, policy, network, at };
   const blobs = registryBlobs(context);
   return {
     name: formatReference(reference),
     strictness: "unknown",
     ...blobs,
+    checkWrite: ({ signal } = {}) => tryUpload(transport, reference, at("blobs/uploads/"), signal),
     ...(mountFrom !== undefined && {
       mountBlob: (digest: Digest, call?: CallOptions) => mountBlob(context, mountFrom, digest, call),
     }),

@@ -1,12 +1,12 @@
 /** What a registry lets us do in one repository, asked once each, and what its clock says. */
-import { NixcacheError } from "../errors.ts";
 import type { Credentials } from "./credentials.ts";
-import { describeExchange, resolveLocation } from "./hop.ts";
+import { describeExchange } from "./hop.ts";
 import { type Network, systemNetwork } from "./network.ts";
 import type { RegistryReference } from "./reference.ts";
 import type { RegistryOptions } from "./registry.ts";
 import { networkFailure, PATIENT, type RetryPolicy } from "./retry.ts";
-import { createTransport, type Transport, unexpected } from "./transport.ts";
+import { createTransport, unexpected } from "./transport.ts";
+import { tryUpload } from "./try-upload.ts";
 
 /** A person waits, and wants to know what is wrong now. */
 const policy = (own: RetryPolicy | undefined): RetryPolicy => ({ ...(own ?? PATIENT), attempts: 1 });
@@ -46,30 +46,10 @@ export function askRegistry(
     },
     async canPush() {
       if ((await options.credentials()) === undefined) return undefined;
-      await tryUpload(transport, at(`${reference.repository}/blobs/uploads/`));
+      await tryUpload(transport, reference, at(`${reference.repository}/blobs/uploads/`));
       return true;
     },
   };
-}
-
-/**
- * Begins an upload and cancels it: an answer of 202 proves the right to write.
- * https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#post-then-put
- */
-async function tryUpload(transport: Transport, url: URL): Promise<void> {
-  const post = { method: "POST", url, access: "push", headers: { "content-length": "0" } } as const;
-  const started = await transport.call(post);
-  started.close();
-  const location = started.headers.get("location");
-  if (started.kind !== "ok" || location === null) throw unexpected(describeExchange(post), started);
-  const session = resolveLocation(started.url, location, describeExchange(post));
-  const cancel = { method: "DELETE", url: session, access: "push", accept: [404, 405] } as const;
-  try {
-    (await transport.call(cancel)).close();
-  } catch (error) {
-    // A session that nothing is sent to ends by itself.
-    if (!(error instanceof NixcacheError) || error.code === "interrupted") throw error;
-  }
 }
 
 /** Any answer has the time in it, also a refusal. */

@@ -103,6 +103,11 @@ export interface Store {
   ): Promise<ReadableStream<Uint8Array> | undefined>;
   /** Stores a blob. Safe to repeat, and for many writers of the same blob at once. */
   writeBlob(source: BlobSource, options?: CallOptions): Promise<void>;
+  /**
+   * Finds out whether anything can be written, and leaves nothing behind: to ask before hours of work.
+   * @throws `denied`, `filesystem` or `layout` when nothing can be; anything else when that is not known.
+   */
+  readonly checkWrite?: ((options?: CallOptions) => Promise<void>) | undefined;
   /** The file that a blob is, where the store has files on this machine. Whether it is there is not said. */
   readonly blobFile?: ((digest: Digest) => string) | undefined;
   /**

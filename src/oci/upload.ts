@@ -5,6 +5,7 @@
  */
 import { type FileHandle, open } from "node:fs/promises";
 import { messageOf, NixcacheError } from "../errors.ts";
+import { NO_PLACE_HINT, NO_UPLOADS, readOnlyError } from "./denied.ts";
 import { type Digest, digestOf } from "./digest.ts";
 import { describeExchange, resolveLocation, type UploadBody } from "./hop.ts";
 import { unlessThrown } from "./layout-files.ts";
@@ -22,7 +23,7 @@ const CHUNK_BYTES = 256 * 1024;
  * @throws `corrupt` when the source is not what it says; `filesystem`, `denied`, `unreachable`, `protocol`.
  */
 export async function uploadBlob(
-  { transport, policy, network, at }: RegistryContext,
+  { reference, transport, policy, network, at }: RegistryContext,
   source: BlobSource,
   options: CallOptions,
 ): Promise<void> {
@@ -39,17 +40,14 @@ export async function uploadBlob(
         access: "push",
         signal,
         headers: { "content-length": "0" },
+        accept: NO_UPLOADS,
       } as const;
       const started = await transport.send(post);
       started.close();
+      if (NO_UPLOADS.includes(started.status)) throw readOnlyError(reference, started.status);
       const location = started.headers.get("location");
-      if (started.kind !== "ok" || location === null) {
-        throw unexpected(
-          describeExchange(post),
-          started,
-          "Check the repository name; some registries want projects to be made first.",
-        );
-      }
+      if (started.kind !== "ok" || location === null)
+        throw unexpected(describeExchange(post), started, NO_PLACE_HINT);
       const url = withDigest(resolveLocation(started.url, location, describeExchange(post)), source.digest);
       const opened = await openSource(source);
       try {

@@ -27,10 +27,26 @@ export function publishSummary(facts: PublishFacts): string[] {
   const sections = [title, figures(facts)];
   if (publicKey === undefined) sections.push(UNSIGNED);
   if (result.leftOut.length > 0) sections.push(leftOut(result));
-  if (rows !== undefined)
-    sections.push(`### Outputs\n\n${countStatuses(rows) || "none"}\n`, renderMarkdown(rows));
+  sections.push(...outputs(rows));
   if (result.newPaths.length > 0) sections.push(newPaths(result.newPaths));
   return sections;
+}
+
+export interface UnpublishedFacts {
+  readonly cacheName: string;
+  /** Of the outputs that were to be built. */
+  readonly rows: readonly OutputRow[] | undefined;
+  /** Why nothing was published. */
+  readonly why: string;
+  /** Whether nothing was to be published. */
+  readonly isExpected: boolean;
+}
+
+/** What was built, where nothing of it was published. */
+export function unpublishedSummary({ cacheName, rows, why, isExpected }: UnpublishedFacts): string[] {
+  const title = `## Not published to ${code(cacheName)}\n`;
+  const reason = `> [!${isExpected ? "NOTE" : "CAUTION"}]\n> ${escapeCell(why)}\n`;
+  return [title, reason, ...outputs(rows)];
 }
 
 const UNSIGNED = `> [!NOTE]
@@ -62,6 +78,12 @@ function figures({ result, holdings, buildMs, uploadMs, publicKey }: PublishFact
     ...(publicKey === undefined ? [] : [["Public key", code(publicKey)] as const]),
   ];
   return ["| | |", "|---|---|", ...rows.map(([name, value]) => `| ${name} | ${value} |`), ""].join("\n");
+}
+
+function outputs(rows: readonly OutputRow[] | undefined): string[] {
+  return rows === undefined
+    ? []
+    : [`### Outputs\n\n${countStatuses(rows) || "none"}\n`, renderMarkdown(rows)];
 }
 
 function leftOut({ leftOut }: PublishResult): string {

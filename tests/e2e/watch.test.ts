@@ -277,13 +277,15 @@ describeWith(["nix", "registry"], "publish --watch -- COMMAND", () => {
       const { first, second, fast, middle, last, command } = await project();
       const name = `watch/down-${++count}`;
       const refused = Promise.withResolvers<void>();
-      proxy.before = () => {
+      // Whether it can be written to is asked before; a round begins with the list of tags.
+      proxy.plan = ({ path }) => {
+        if (!path.endsWith("/tags/list")) return undefined;
         refused.resolve();
-        return "drop";
+        return { kind: "answer", name: "unavailable" };
       };
       const run = watch(`${proxy.host}/${name}`, command, { NIXCACHE_RETRY_ATTEMPTS: "1" });
       await refused.promise;
-      proxy.before = () => undefined;
+      proxy.plan = () => undefined;
       for (const { release } of [first, second]) await release();
       const { code, stderr } = await run.result;
       expect({ code, stderr }).toMatchObject({ code: 0 });

@@ -11,6 +11,8 @@ import { startProcess } from "./registry-process.ts";
 export interface RegistryOptions {
   /** Whether manifests can be deleted; distribution's own default is no. Default: yes. */
   readonly deletion?: boolean;
+  /** Takes no uploads. Default: it does. */
+  readonly readOnly?: boolean;
   /** Wants this user's password, by Basic. Default: nobody is asked. */
   readonly user?: { readonly name: string; readonly password: string };
 }
@@ -110,7 +112,7 @@ async function open(binary: string, folder: string, options: RegistryOptions): P
 export function distributionSettings(
   folder: string,
   port: number,
-  { deletion = true, readOnly = false, user }: RegistryOptions & { readonly readOnly?: boolean },
+  { deletion = true, readOnly = false, user }: RegistryOptions,
 ): string {
   return JSON.stringify({
     version: "0.1",

@@ -3,6 +3,7 @@
  *
  *     write FOLDER PREFIX COUNT   writes the tags PREFIX-0 … one after the other, a line each once it is committed
  *     hold FOLDER                 takes the lock, says "held" and keeps it
+ *     check-write FOLDER          says whether it can be written to, or why not
  */
 import { join } from "node:path";
 import { openLayout } from "../../../src/oci/layout.ts";
@@ -24,4 +25,11 @@ if (action === "write") {
     process.stdout.write("held\n");
     return forever;
   });
+} else if (action === "check-write") {
+  await openLayout(folder, { host: realHost })
+    .checkWrite?.()
+    .then(
+      () => console.log("can be written to"),
+      (error) => console.log(`${error.code}: ${error.message}`),
+    );
 }

@@ -174,6 +174,42 @@ describe("what is in the folder", () => {
     expect((await Bun.file(file).json()).manifests.slice(0, 2)).toEqual([foreign, nameless]);
   });
 
+  test("asking whether it can be written to makes nothing, and says why it cannot", async () => {
+    const folder = newFolder();
+    await openAt(join(folder, "deep", "cache")).checkWrite?.();
+    expect(await stat(folder).catch(() => undefined)).toBeUndefined();
+    await writeTag(openAt(folder), "t", "content");
+    const before = await readdir(folder, { recursive: true });
+    await openAt(folder).checkWrite?.();
+    expect(await readdir(folder, { recursive: true })).toEqual(before);
+
+    await expect(openAt(join(folder, "oci-layout")).checkWrite?.()).rejects.toMatchObject({ code: "layout" });
+    await Bun.write(join(`${folder}-other`, "file"), "something else");
+    await expect(openAt(`${folder}-other`).checkWrite?.()).rejects.toMatchObject({ code: "layout" });
+  });
+
+  test("a folder whose rights or file system forbid it cannot be written to", async () => {
+    const folder = newFolder();
+    await writeTag(openAt(folder), "t", "content");
+    // To root rights say nothing, unless it has given that up.
+    const bounded = process.getuid?.() === 0 ? ["setpriv", "--inh-caps=-all", "--bounding-set=-all"] : [];
+    const said = async (path: string) => {
+      const command = [...bounded, process.execPath, PROCESS, "check-write", path];
+      const child = Bun.spawn(command, { stdin: "ignore", stdout: "pipe", stderr: "inherit" });
+      return [(await child.stdout.text()).trim(), await child.exited];
+    };
+    expect(await said(folder)).toEqual(["can be written to", 0]);
+    for (const locked of [join(folder, "blobs", "sha256"), folder]) {
+      await chmod(locked, 0o555);
+      try {
+        expect(await said(folder)).toEqual([expect.stringContaining("filesystem: write into"), 0]);
+        if (locked === folder) expect((await said(join(folder, "new")))[0]).toContain(`write into ${folder}`);
+      } finally {
+        await chmod(locked, 0o755);
+      }
+    }
+  });
+
   test("reading makes nothing, and an empty folder is an empty cache", async () => {
     const missing = newFolder();
     expect(await openAt(missing).listTags()).toEqual([]);

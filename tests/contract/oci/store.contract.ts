@@ -34,6 +34,16 @@ export function describeStore(name: string, withStore: WithStore): void {
     });
   });
 
+  describe(`${name}: whether it can be written to`, () => {
+    storeTest("is found out again and again, and nothing is left behind", async (store, open) => {
+      for (let times = 0; times < 2; times++) await store.checkWrite?.();
+      expect(await open().listTags()).toEqual([]);
+      await writeTag(store, "t", "content");
+      await store.checkWrite?.();
+      expect(await open().listTags()).toEqual(["t"]);
+    });
+  });
+
   describe(`${name}: blobs`, () => {
     storeTest("come back as they were, from memory, whatever their size", async (store) => {
       for (const size of [0, 1, 1000, 3 * MIB + 17]) {

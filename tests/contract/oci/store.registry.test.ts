@@ -1,5 +1,6 @@
 /** The contract of stores on Debian's docker-registry, and what is special about a registry. */
 import { describe, expect, test } from "bun:test";
+import { readdir } from "node:fs/promises";
 import { digestOf } from "../../../src/oci/digest.ts";
 import { MEDIA_TYPE_MANIFEST } from "../../../src/oci/manifest.ts";
 import { openRegistry } from "../../../src/oci/registry.ts";
@@ -20,6 +21,27 @@ function open({ host }: TestRegistry, password?: string): Store {
 describe.skipIf(!hasRegistry() && process.env.CI !== "true")("docker-registry", () => {
   describeStore("registry", (body) => withRegistry((registry) => body(() => open(registry))));
 
+  test("asking whether it can be written to leaves no upload", () =>
+    withRegistry(async (registry) => {
+      await open(registry).checkWrite?.();
+      const entries = await readdir(registry.folder, { recursive: true, withFileTypes: true });
+      const files = entries
+        .filter((entry) => entry.isFile())
+        .map(({ parentPath, name }) => `${parentPath}/${name}`);
+      // An upload that was cancelled it writes the state of its hash for all the same.
+      expect(files.filter((file) => !/\/_uploads\/[^/]+\/hashstates\/sha256\/0$/.test(file))).toEqual([]);
+    }));
+
+  test("one that is read-only is told by asking, and by an upload", () =>
+    withRegistry(
+      async (registry) => {
+        const refused = { code: "denied", message: expect.stringContaining("it takes no uploads") };
+        await expect(open(registry).checkWrite?.()).rejects.toMatchObject(refused);
+        await expect(writeBlob(open(registry), randomBytes(10))).rejects.toMatchObject(refused);
+      },
+      { readOnly: true },
+    ));
+
   test("the right password opens it, no or a wrong one is denied with a hint", () =>
     withRegistry(
       async (registry) => {
@@ -35,6 +57,7 @@ describe.skipIf(!hasRegistry() && process.env.CI !== "true")("docker-registry", 
           expect(error.hint).toContain(`docker login ${registry.host}`);
           expect(`${error.message} ${error.hint}`).not.toContain("wrong");
           await expect(writeBlob(refused, randomBytes(10))).rejects.toMatchObject({ code: "denied" });
+          await expect(refused.checkWrite?.()).rejects.toMatchObject({ code: "denied" });
         }
       },
       { user: USER },

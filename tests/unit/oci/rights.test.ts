@@ -1,5 +1,6 @@
 /** What a registry lets us do, asked of one that answers as the tests say. */
 import { expect, test } from "bun:test";
+import { openRegistry } from "../../../src/oci/registry.ts";
 import { PATIENT } from "../../../src/oci/retry.ts";
 import { askRegistry } from "../../../src/oci/rights.ts";
 import { testNetwork } from "./network.ts";
@@ -73,4 +74,62 @@ test("the clock is told by any answer, and by none that has no date", async () =
   });
   expect(Math.round(((await registry.clockAheadMs()) ?? 0) / 60_000)).toBe(60);
   expect(await ask(() => new Response("")).registry.clockAheadMs()).toBeUndefined();
+});
+
+/** The store's own question, before hours of work. */
+function storeOf(answers: Answers) {
+  const sent: string[] = [];
+  const network = {
+    ...testNetwork(),
+    fetch: async (url: string, init: RequestInit) => {
+      sent.push(`${init.method ?? "GET"} ${new URL(url).pathname}`);
+      return answers(init.method ?? "GET", new URL(url).pathname) ?? new Response(null, { status: 500 });
+    },
+  };
+  const store = openRegistry(
+    { kind: "registry", scheme: "https", host: "registry.example", repository: "me/cache" },
+    { host: network, network, policy: PATIENT },
+  );
+  return { store, sent };
+}
+
+const POST = "POST /v2/me/cache/blobs/uploads/";
+const refusal = (status: number, code: string) => () =>
+  new Response(JSON.stringify({ errors: [{ code, message: "" }] }), {
+    status,
+    headers: { "www-authenticate": 'Basic realm="a"' },
+  });
+
+test("that something can be written is asked by an upload that is given up, and no more", async () => {
+  const { store, sent } = storeOf((method) =>
+    method === "POST" ? started("https://registry.example/session") : new Response(null, { status: 204 }),
+  );
+  await store.checkWrite?.();
+  expect(sent).toEqual([POST, "DELETE /session"]);
+});
+
+test.each<[string, () => Response, string, string]>([
+  ["no right", refusal(403, "DENIED"), "denied", "not allowed to write to it"],
+  ["credentials that have ended", refusal(401, "UNAUTHORIZED"), "denied", "not allowed to write to it"],
+  [
+    "a registry that is read-only",
+    refusal(405, "UNSUPPORTED"),
+    "denied",
+    "takes no uploads (it answered 405)",
+  ],
+  [
+    "a registry that has no uploads",
+    refusal(501, "UNSUPPORTED"),
+    "denied",
+    "takes no uploads (it answered 501)",
+  ],
+  ["no such project", refusal(404, "NAME_UNKNOWN"), "denied", "got 404 (NAME_UNKNOWN)"],
+  ["a registry that is down", refusal(503, "UNAVAILABLE"), "unreachable", "got 503"],
+  ["a rate limit", refusal(429, "TOOMANYREQUESTS"), "unreachable", "got 429"],
+  ["what is no registry", () => new Response("", { status: 418 }), "protocol", "got 418"],
+])("of %s it is told, after two tries at most", async (_, answer, code, message) => {
+  const { store, sent } = storeOf(answer);
+  const failure = await store.checkWrite?.().catch((error: unknown) => error);
+  expect(failure).toMatchObject({ code, message: expect.stringContaining(message) });
+  expect(sent.filter((request) => request !== "GET /v2/").length).toBeLessThanOrEqual(2);
 });

@@ -1,5 +1,9 @@
 import { expect, test } from "bun:test";
-import { type PublishFacts, publishSummary } from "../../../src/terminal/publish-summary.ts";
+import {
+  type PublishFacts,
+  publishSummary,
+  unpublishedSummary,
+} from "../../../src/terminal/publish-summary.ts";
 
 const FACTS: PublishFacts = {
   result: {
@@ -76,4 +80,19 @@ test("lists are bounded", () => {
   const text = publishSummary({ ...FACTS, result: { ...FACTS.result, newPaths, leftOut } }).join("\n");
   expect(text.length).toBeLessThan(20_000);
   expect(text.match(/… and 9950 more/g)?.length).toBe(2);
+});
+
+test("what was built is there where nothing was published, and why, without what is no text", () => {
+  const why = "registry: <b>refused</b> | ::error::x";
+  for (const [isExpected, kind] of [
+    [true, "NOTE"],
+    [false, "CAUTION"],
+  ] as const) {
+    const { rows } = FACTS;
+    const text = unpublishedSummary({ cacheName: "ghcr.io/o/r", rows, why, isExpected }).join("\n");
+    expect(text).toMatch(
+      new RegExp(`^## Not published to <code>.*\\[!${kind}\\].*### Outputs.*packages.x.a`, "s"),
+    );
+    expect(text).not.toMatch(/<b>|::error/);
+  }
 });
