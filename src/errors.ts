@@ -4,6 +4,7 @@
  * An error says what was being done, to what, what was expected and what was found (`message`), and what to
  * do next (`hint`). The command line prints these two and nothing else; `cause` is for `--verbose`.
  */
+import { redactUrls } from "./redact.ts";
 
 /** Kinds of failure, with the exit code of the process. Codes are stable: scripts rely on them. */
 export const EXIT_CODES = {
@@ -75,8 +76,9 @@ const MAX_MESSAGE_LENGTH = 4000;
 /** What drives a terminal, turns the direction of its text, or ends a line. */
 const UNPRINTABLE = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
 
-/** Within one line of a terminal: messages quote names, paths and answers of strangers. */
-export function printable(text: string): string {
+/** Within one line of a terminal, and without passwords: messages quote names, URLs and answers of strangers. */
+export function printable(given: string): string {
+  const text = redactUrls(given);
   const short = text.length > MAX_MESSAGE_LENGTH ? `${text.slice(0, MAX_MESSAGE_LENGTH)}…` : text;
   return short.replace(
     UNPRINTABLE,

@@ -2,6 +2,7 @@
  * The command line: finds the command, runs it, and turns whatever is thrown into one sentence, a hint and an
  * exit code.
  */
+
 import { randomUUID } from "node:crypto";
 import { defineCommand, renderUsage, runCommand } from "citty";
 import { StepLog } from "./actions/step-log.ts";
@@ -10,6 +11,7 @@ import { DESCRIPTION } from "./commands/man.ts";
 import { isActions } from "./config.ts";
 import { type Context, realHost, threadCount } from "./context.ts";
 import { type ErrorCode, EXIT_CODES, messageOf, NixcacheError, systemCode } from "./errors.ts";
+import { redactUrls } from "./redact.ts";
 import { withoutProxyForLoopback } from "./system/proxy.ts";
 import { probeInput } from "./system/standard-input.ts";
 import { createLog, createStepLog } from "./terminal/log.ts";
@@ -151,7 +153,7 @@ function report(error: unknown, verbose: boolean): void {
   // The page of a run in GitHub Actions shows the annotation, and not what stands below it in the log.
   log.error(step && hint ? `${message}\n${hint}` : message);
   if (hint && !step) log.info(hint);
-  const cause = Bun.inspect(error);
+  const cause = redactUrls(Bun.inspect(error));
   if (verbose && step) step.text(cause);
   else if (verbose) writeLine(cause);
   process.exitCode = isKnown ? error.exitCode : EXIT_CODES.internal;

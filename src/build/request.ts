@@ -2,6 +2,7 @@
 import { existsSync } from "node:fs";
 import { dirname, join, relative, resolve } from "node:path";
 import type { Source } from "../nix/evaluate.ts";
+import { redactUrls } from "../redact.ts";
 import type { Discovery } from "./discovery.ts";
 import { DEFAULT_OUTPUTS } from "./selector.ts";
 
@@ -53,7 +54,8 @@ function describe(
 ): string {
   const local = localFolder(source, cwd);
   const place = (path: string) => (top === undefined ? path : `./${relative(top, resolve(cwd, path))}`);
-  const name = "file" in source ? place(source.file) : local === undefined ? source.flake : place(local);
+  const name =
+    "file" in source ? place(source.file) : local === undefined ? redactUrls(source.flake) : place(local);
   const wanted = [...(outputs ?? ("flake" in source ? DEFAULT_OUTPUTS : []))].sort();
   if (named) return wanted.map((attribute) => `${name}#${attribute}`).join("; ");
   const words = [
@@ -75,7 +77,7 @@ export function joinDiscoveries(
   others: Discovery = { targets: [], missing: [], broken: [], skipped: [] },
 ): Discovery {
   const prefixed = found.map(([{ source, named }, discovery]) => {
-    const prefix = named && "flake" in source ? `${source.flake}#` : "";
+    const prefix = named && "flake" in source ? `${redactUrls(source.flake)}#` : "";
     return [prefix, discovery] as const;
   });
   const all = <T extends { readonly attribute: string }>(

@@ -2,8 +2,10 @@
  * The publish record: who published what from where. It is the first line of a segment's index layer, and a
  * root layer repeats it for each segment that it covers, so that history needs no further request.
  */
+
 import { NixcacheError, preview } from "../errors.ts";
 import { type Digest, parseDigest } from "../oci/digest.ts";
+import { redactUrls } from "../redact.ts";
 import { asObject, type JsonObject } from "./json.ts";
 import { V1_TAG } from "./tags.ts";
 
@@ -52,7 +54,18 @@ const OPTIONAL = ["system", "selection", "branch", "revision", "run"] as const;
 const OPTIONAL_COUNTS = ["keepDays", "keepRevisions"] as const;
 
 export function encodeRecord(record: PublishRecord): JsonObject {
-  return { ...record };
+  return { ...withoutSecrets(record) };
+}
+
+/** References of flakes may have passwords in them. Whoever may read the cache may read its records. */
+function withoutSecrets(record: PublishRecord): PublishRecord {
+  const texts: Partial<Record<"source" | (typeof OPTIONAL)[number], string>> = {};
+  for (const field of ["source", ...OPTIONAL] as const) {
+    const value = record[field];
+    if (value !== undefined) texts[field] = redactUrls(value);
+  }
+  const roots = Object.entries(record.roots).map(([name, path]) => [redactUrls(name), path]);
+  return { ...record, ...texts, roots: Object.fromEntries(roots) };
 }
 
 /** @throws `corrupt`, naming `where`. Fields of later versions are dropped. */
@@ -80,7 +93,8 @@ export function decodeRecord(value: unknown, where: string): PublishRecord {
     if (!Number.isSafeInteger(count) || (count as number) < 1) throw wrong(where, field, count, "a count");
     counts[field] = count as number;
   }
-  return {
+  // Earlier versions wrote what they were given.
+  return withoutSecrets({
     time: text(object, "time", where),
     tool: text(object, "tool", where),
     source: text(object, "source", where),
@@ -92,7 +106,7 @@ export function decodeRecord(value: unknown, where: string): PublishRecord {
     ...counts,
     ...(object.partial === true && { partial: true as const }),
     ...(object.adopted !== undefined && { adopted: parseDigest(object.adopted, `${where}, "adopted"`) }),
-  };
+  });
 }
 
 /** The source of bare store paths: they belong to no repository, so that none succeeds another. */

@@ -1,8 +1,10 @@
 /** Nix's own log while it builds, and on a terminal a line below it of where the build is. */
+
 import { createLogUpdate } from "log-update";
 import type { StepLog } from "../actions/step-log.ts";
 import type { BuildState } from "../build/build-log.ts";
 import { stateText } from "../build/report.ts";
+import { redactUrls } from "../redact.ts";
 
 /** Between two drawings, in milliseconds. */
 const DRAW_EVERY_MS = 100;
@@ -12,6 +14,11 @@ export interface BuildLines {
   state(state: () => BuildState): void;
   /** Removes what is drawn over; nothing may come after. */
   done(): void;
+}
+
+/** Nix quotes the references of flakes, with their passwords. */
+export function withoutSecrets(lines: BuildLines): BuildLines {
+  return { ...lines, line: (text) => lines.line(redactUrls(text)) };
 }
 
 export function plainLines(stream: Pick<NodeJS.WriteStream, "write">): BuildLines {

@@ -1,6 +1,8 @@
 /** Messages for people, on standard error: standard output belongs to results. */
+
 import { type ConsolaInstance, type ConsolaOptions, createConsola } from "consola";
 import type { StepLog } from "../actions/step-log.ts";
+import { redactUrls } from "../redact.ts";
 
 export type Log = Pick<ConsolaInstance, "info" | "success" | "warn" | "error" | "level">;
 
@@ -24,7 +26,20 @@ export function createLog(options: { terminal: boolean; colors: boolean }): Log 
     stderr: process.stderr,
     formatOptions: { date: false, colors: options.colors, compact: true },
   };
-  return createConsola(settings);
+  return withoutSecrets(createConsola(settings));
+}
+
+/** Whatever a message quotes. */
+function withoutSecrets(log: ConsolaInstance): Log {
+  for (const type of ["info", "success", "warn", "error"] as const) {
+    const write = log[type];
+    log[type] = Object.assign(
+      (...args: unknown[]) =>
+        write(...(args.map((arg) => (typeof arg === "string" ? redactUrls(arg) : arg)) as [string])),
+      { raw: write.raw },
+    );
+  }
+  return log;
 }
 
 const ANNOTATIONS: Readonly<Record<string, "error" | "warning">> = { error: "error", warn: "warning" };
@@ -36,7 +51,7 @@ export function createStepLog(step: StepLog): Log {
       {
         log({ type, args }) {
           const level = ANNOTATIONS[type];
-          const message = args.map(String).join(" ");
+          const message = redactUrls(args.map(String).join(" "));
           if (level) step.annotate(level, message, "nixcache");
           else step.text(message);
         },
