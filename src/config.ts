@@ -8,6 +8,7 @@ import { join, resolve } from "node:path";
 import type { RunEvent } from "./actions/event.ts";
 import { PATHS_SOURCE } from "./cache/record.ts";
 import type { GenerationName } from "./cache/tags.ts";
+import { helperEnvironment } from "./child-environment.ts";
 import { NixcacheError } from "./errors.ts";
 import type { Policy } from "./gc/plan.ts";
 import type { KeySource } from "./nar/key-file.ts";
@@ -300,10 +301,8 @@ export function retryPolicy(own: RetryPolicy, env: Environment): RetryPolicy {
 
 /** Where credentials for registries may be. GitHub's tokens are for GitHub's registry alone (rule 7). */
 export function credentialSources(env: Environment): CredentialSources {
-  // Helpers may need tokens of their own clouds, and never what only we use.
-  const { NIX_SIGNING_KEY: _key, NIXCACHE_WRITE_TOKEN: _token, ...helperEnvironment } = env;
   return {
-    helperEnvironment,
+    helperEnvironment: helperEnvironment(env),
     uid: process.getuid?.(),
     githubToken: env.GITHUB_TOKEN,
     ghToken: env.GH_TOKEN,

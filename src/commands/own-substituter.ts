@@ -1,10 +1,10 @@
 /**
  * Our own cache as a substituter for a build of ours: serve's handler in this process, on a loopback port that Nix
- * is told of by arguments. Nix's configuration stays as it is.
+ * is told of by NIX_CONFIG. Nix's configuration stays as it is.
  */
+import { randomBytes } from "node:crypto";
 import type { Context, OpenCache } from "../context.ts";
 import { messageOf } from "../errors.ts";
-import { randomId } from "../host.ts";
 import { formatPublicKey, type PublicKey } from "../nar/signing-key.ts";
 import type { Environment } from "../nix/location.ts";
 import { serveCache } from "../serve/cache.ts";
@@ -26,8 +26,7 @@ const MAX_BODY_BYTES = 1024;
 const CONNECTIONS = 4;
 
 export interface OwnSubstituter extends AsyncDisposable {
-  /** For Nix's commands. */
-  readonly extraArgs: readonly string[];
+  /** For Nix's commands. What is in it is a secret, which other users of the machine would find among arguments. */
   readonly env: Environment;
 }
 
@@ -51,7 +50,7 @@ export async function ownSubstituter(
     context.signal.throwIfAborted();
     onError(`builds cannot ask ${protocol.store.name} for what it has now: ${messageOf(error)}`);
   });
-  if (!cache.isLoaded()) return { extraArgs: [], env, async [Symbol.asyncDispose]() {} };
+  if (!cache.isLoaded()) return { env, async [Symbol.asyncDispose]() {} };
   const upstreams = createUpstreams([], { host, onError });
   const handler = createHandler({
     caches: [cache],
@@ -67,15 +66,23 @@ export async function ownSubstituter(
     status: () => ({}),
     metrics: () => "",
   });
-  // Nix remembers by URL what a cache had and had not, and ports come back.
-  const prefix = `/${randomId(host)}`;
+  // Nobody else on this machine can guess it, and a private cache is read by whoever asks at the port. Besides Nix
+  // remembers by URL what a cache had and had not, and ports come back.
+  const prefix = `/${randomBytes(16).toString("hex")}`;
   const server = listen(ADDRESS, (request) => handler(behind(prefix, request)), MAX_BODY_BYTES);
   const url = serverUrl(ADDRESS, server) + prefix;
-  const keys = key === undefined ? [] : ["--option", "extra-trusted-public-keys", formatPublicKey(key)];
+  const settings = [
+    env.NIX_CONFIG ?? "",
+    `extra-substituters = ${url}`,
+    ...(key === undefined ? [] : [`extra-trusted-public-keys = ${formatPublicKey(key)}`]),
+  ];
   return {
-    extraArgs: ["--option", "extra-substituters", url, ...keys],
-    // A proxy's 127.0.0.1 is another one.
-    env: { ...env, ...withoutProxyForLoopback(env) },
+    env: {
+      ...env,
+      NIX_CONFIG: settings.join("\n"),
+      // A proxy's 127.0.0.1 is another one.
+      ...withoutProxyForLoopback(env),
+    },
     async [Symbol.asyncDispose]() {
       await server.stop(true);
       upstreams.close();

@@ -1,4 +1,5 @@
 /** Publishes outputs: finds them, builds them with our own cache as a substituter, and puts them into the cache. */
+
 import { type BuildOptions, type BuildResult, build, type TargetResult } from "../build/build.ts";
 import { findDerivations } from "../build/derivations.ts";
 import { discover } from "../build/discover.ts";
@@ -15,7 +16,13 @@ import { PACK_MEMORY } from "../oci/pack-memory.ts";
 import type { LeftOut } from "../publish/complete.ts";
 import { type PublishContext, type PublishResult, publish } from "../publish/publish.ts";
 import { readCheckout } from "../system/git.ts";
-import { type BuildLines, groupedLines, plainLines, terminalLines } from "../terminal/build-lines.ts";
+import {
+  type BuildLines,
+  groupedLines,
+  plainLines,
+  terminalLines,
+  withoutSecrets,
+} from "../terminal/build-lines.ts";
 import { formatCount } from "../terminal/format.ts";
 import { TOOL } from "../version.ts";
 import { watchBuild } from "../watch/run.ts";
@@ -121,8 +128,8 @@ export async function publishOutputs(
 }
 
 export function openLines({ step, terminal, host }: Context): BuildLines {
-  if (step) return groupedLines(step);
-  return terminal ? terminalLines(process.stderr, host.now) : plainLines(process.stderr);
+  if (step) return withoutSecrets(groupedLines(step));
+  return withoutSecrets(terminal ? terminalLines(process.stderr, host.now) : plainLines(process.stderr));
 }
 
 export async function discoverAll(
@@ -186,7 +193,7 @@ async function buildTargets(
   if (await areValid(targets, setup, env)) return await build(targets, options);
   using cache = openCache(setup.reference, "read", context, { before: PACK_MEMORY, keys: setup.ownKeys });
   await using own = await ownSubstituter(cache, setup.key && publicKeyOf(setup.key), context);
-  return await build(targets, { ...options, env: own.env, extraArgs: [...extraArgs, ...own.extraArgs] });
+  return await build(targets, { ...options, env: own.env });
 }
 
 /** Where Nix's database cannot be read, or is that of a Nix which keeps them elsewhere. */

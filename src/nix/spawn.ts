@@ -1,6 +1,7 @@
 /** Starts Nix's programs, says why one cannot be started, and keeps lists below the system's limit for arguments. */
 import { accessSync, constants, existsSync } from "node:fs";
 import { join } from "node:path";
+import { childEnvironment, withSafeGit } from "../child-environment.ts";
 import { messageOf, NixcacheError, systemCode } from "../errors.ts";
 import type { Environment } from "./location.ts";
 
@@ -38,7 +39,7 @@ export function startProgram<S extends Streams>(
   signal?.throwIfAborted();
   try {
     return Bun.spawn([program, ...argv.slice(1)], {
-      env: { ...env },
+      env: withSafeGit(childEnvironment(env)),
       ...(cwd !== undefined && { cwd }),
       ...(signal && { signal, killSignal: "SIGKILL" }),
       stdin: "ignore",

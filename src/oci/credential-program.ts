@@ -4,6 +4,7 @@
  *
  * What a program prints may be a secret, also what it prints of a failure: it is returned and never repeated.
  */
+import { helperEnvironment } from "../child-environment.ts";
 import { messageOf } from "../errors.ts";
 
 /** Without a value, a variable is not set. */
@@ -13,8 +14,8 @@ export interface ProgramCall {
   readonly command: readonly string[];
   /** On standard input. */
   readonly input: string;
-  /** Default: that of this process. */
-  readonly env?: ProgramEnvironment | undefined;
+  /** What is secret of it is left out. */
+  readonly env: ProgramEnvironment;
   /** Ends the program. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -44,7 +45,7 @@ export async function runWithin(
   limitMs: number,
 ): Promise<ProgramResult> {
   const [name = "", ...rest] = command;
-  const program = Bun.which(name, env?.PATH === undefined ? {} : { PATH: env.PATH });
+  const program = Bun.which(name, env.PATH === undefined ? {} : { PATH: env.PATH });
   if (program === null) return { kind: "missing" };
   let child: Bun.Subprocess<Buffer, "pipe", "ignore">;
   try {
@@ -54,7 +55,7 @@ export async function runWithin(
       stderr: "ignore",
       // A group of its own, so that what it has started ends with it.
       detached: true,
-      ...(env && { env: { ...env } }),
+      env: helperEnvironment(env),
     });
   } catch (error) {
     return { kind: "failed", reason: `it cannot be run (${messageOf(error)})` };

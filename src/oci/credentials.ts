@@ -45,7 +45,7 @@ export interface CredentialSources {
   readonly registryAuthFile?: string | undefined;
   /** The number of the user, where users have one. */
   readonly uid?: number | undefined;
-  /** The environment of helpers. Default: that of this process. */
+  /** The environment of helpers. Default: none, so that none is found. */
   readonly helperEnvironment?: ProgramEnvironment | undefined;
   /** Default: really runs it, for at most 10 s. */
   readonly run?: RunProgram | undefined;
@@ -231,7 +231,7 @@ const NOT_INSTALLED = "it is not installed";
 async function askProgram(
   command: readonly string[],
   input: string,
-  { run = runProgram, helperEnvironment: env, signal }: CredentialSources,
+  { run = runProgram, helperEnvironment: env = {}, signal }: CredentialSources,
 ): Promise<{ exitCode: number; stdout: string } | string> {
   const result = await run({ command, input, env, signal });
   if (result.kind === "missing") return NOT_INSTALLED;

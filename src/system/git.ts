@@ -1,4 +1,8 @@
-/** The git checkout that a folder is in, as `git` tells of it. */
+/**
+ * The git checkout that a folder is in, as `git` tells of it. Nothing that the checkout configures is run: somebody else
+ * may have made it.
+ */
+import { childEnvironment, withSafeGit } from "../child-environment.ts";
 
 export interface Checkout {
   /** Its top folder. */
@@ -17,13 +21,18 @@ export async function readCheckout(
   env: Readonly<Record<string, string | undefined>>,
 ): Promise<Checkout | undefined> {
   const git = (...args: string[]) => run(["git", "-C", folder, ...args], env);
+  const status = async () => {
+    // Without submodules: git would run itself in them, with what they configure.
+    const argv = ["git", "-C", folder, "status", "--porcelain", "--untracked-files=no"];
+    return run([...argv, "--ignore-submodules=dirty"], env, await withoutFilters(git));
+  };
   const top = await git("rev-parse", "--show-toplevel");
   if (top === undefined) return undefined;
   const [origin, branch, revision, changes] = await Promise.all([
     git("config", "--get", "remote.origin.url"),
     git("symbolic-ref", "--quiet", "--short", "HEAD"),
     git("rev-parse", "--quiet", "--verify", "HEAD"),
-    git("status", "--porcelain", "--untracked-files=no"),
+    status(),
   ]);
   return {
     folder: top,
@@ -31,6 +40,15 @@ export async function readCheckout(
     branch: branch || undefined,
     revision: revision && (changes ? `${revision}-dirty` : revision),
   };
+}
+
+/** Settings that switch off the programs which files go through when git compares them. */
+async function withoutFilters(
+  git: (...args: string[]) => Promise<string | undefined>,
+): Promise<Record<string, string>> {
+  const pattern = "^filter\\..*\\.(clean|smudge|process|required)$";
+  const names = await git("config", "--name-only", "--get-regexp", pattern);
+  return Object.fromEntries((names ?? "").split("\n").flatMap((name) => (name === "" ? [] : [[name, ""]])));
 }
 
 /** The branch that a clone of `origin` checks out, as far as this checkout knows. */
@@ -60,12 +78,17 @@ export function webUrl(remote: string): string {
 async function run(
   argv: readonly string[],
   env: Readonly<Record<string, string | undefined>>,
+  settings: Readonly<Record<string, string>> = {},
 ): Promise<string | undefined> {
   const program = Bun.which(argv[0] ?? "", { PATH: env.PATH ?? "" });
   if (program === null) return undefined;
   const child = Bun.spawn([program, ...argv.slice(1)], {
     // What we ask must not make another git wait for a lock.
-    env: { ...env, GIT_OPTIONAL_LOCKS: "0" },
+    env: {
+      ...withSafeGit(childEnvironment(env), settings),
+      GIT_OPTIONAL_LOCKS: "0",
+      GIT_TERMINAL_PROMPT: "0",
+    },
     stdin: "ignore",
     stdout: "pipe",
     stderr: "ignore",

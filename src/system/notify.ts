@@ -7,7 +7,9 @@
  * (`MemoryDenyWriteExecute=`) or libc has another name, the program systemd-notify sends it; a unit must allow that
  * by `NotifyAccess=all`.
  */
+
 import { dlopen } from "bun:ffi";
+import { childEnvironment } from "../child-environment.ts";
 import { messageOf } from "../errors.ts";
 
 /** Linux, on every architecture that Bun runs on. */
@@ -74,7 +76,7 @@ async function spawnNotify(
     `systemd could not be told ${JSON.stringify(state)}: ${messageOf(cause)}; systemd-notify: ${why}`;
   try {
     const child = Bun.spawn(["systemd-notify", ...state.split("\n")], {
-      env,
+      env: childEnvironment(env),
       stdin: "ignore",
       stdout: "ignore",
       stderr: "pipe",

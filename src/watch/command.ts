@@ -1,5 +1,6 @@
 /** A command of the person's, which builds: it has the terminal, and the last word on the exit status. */
 import { constants } from "node:os";
+import { childEnvironment } from "../child-environment.ts";
 import { messageOf, NixcacheError } from "../errors.ts";
 import type { Environment } from "../nix/location.ts";
 
@@ -24,7 +25,7 @@ export async function runTheirCommand(argv: readonly string[], options: CommandO
   let child: Bun.Subprocess<"inherit", "inherit", "inherit">;
   try {
     child = Bun.spawn([...argv], {
-      env: { ...env },
+      env: childEnvironment(env),
       ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
       stdio: ["inherit", "inherit", "inherit"],
     });

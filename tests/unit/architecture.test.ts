@@ -36,7 +36,7 @@ const AREAS: readonly Area[] = [
   {
     name: "base",
     layer: 0,
-    files: ["{connection,errors,host,version,concurrency,zstd,zstd-frames}.ts"],
+    files: ["{child-environment,connection,errors,host,redact,version,concurrency,zstd,zstd-frames}.ts"],
     mayImport: [],
   },
   { name: "nar", layer: 0, files: ["nar/*.ts"], mayImport: ["base"] },
