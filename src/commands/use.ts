@@ -60,9 +60,10 @@ export const use = command(
 
     const file = await confFile(mode, facts);
     const { log } = context;
-    if (add(file, lines, () => context.print(nixosLines(reference, facts.url, keys)), facts)) {
+    const added = add(file, lines, () => context.print(nixosLines(reference, facts.url, keys)), facts);
+    if (added !== undefined) {
       log.success(`wrote ${file}:`);
-      for (const line of confLines(lines)) log.info(`  ${line}`);
+      for (const line of added) log.info(`  ${line}`);
     } else log.success(`${file} says so already`);
     if (mode === "system") tellOfDaemon(context);
     log.info(`undo it with: nixcache use ${facts.cacheName} --remove --mode ${mode}`);
@@ -76,7 +77,12 @@ export const use = command(
 );
 
 /** @param showInstead what the person can do where the file is generated */
-function add(file: string, lines: ConfLines, showInstead: () => void, { env }: Facts): boolean {
+function add(
+  file: string,
+  lines: ConfLines,
+  showInstead: () => void,
+  { env }: Facts,
+): readonly string[] | undefined {
   try {
     return addToConf(file, lines, env.NIX_STORE_DIR || STORE_DIR);
   } catch (error) {

@@ -2,7 +2,7 @@
 import { NixcacheError } from "../errors.ts";
 import { STORE_DIR } from "../nar/store-path.ts";
 import { type ExistingFile, readExisting, removeFile, replaceFile } from "../system/replace-file.ts";
-import { addLines, type ConfLines, removeLines } from "./nix-conf.ts";
+import { addLines, type ConfLines, confLines, removeLines, said } from "./nix-conf.ts";
 
 /** NixOS, nix-darwin and home-manager make the file anew, in the store, out of their own configuration. */
 export class GeneratedFile extends NixcacheError {
@@ -15,16 +15,20 @@ export class GeneratedFile extends NixcacheError {
 
 /**
  * @param storeDir where generated files are
- * @returns whether the file is another one now. @throws GeneratedFile; `filesystem`
+ * @returns the lines that were written, undefined when the file says so already. @throws GeneratedFile; `filesystem`
  */
-export function addToConf(file: string, wanted: ConfLines, storeDir = STORE_DIR): boolean {
+export function addToConf(
+  file: string,
+  wanted: ConfLines,
+  storeDir = STORE_DIR,
+): readonly string[] | undefined {
   const before = readExisting(file);
   const text = before?.bytes.toString("latin1");
   const after = addLines(text, wanted);
-  if (after === text) return false;
+  if (after === text) return undefined;
   refuseGenerated(file, before, storeDir);
   replaceFile(file, before, Buffer.from(after, "latin1"));
-  return true;
+  return confLines(wanted, said(text ?? ""));
 }
 
 export interface RemovedFromConf {

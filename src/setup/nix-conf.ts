@@ -7,6 +7,7 @@
  * https://nix.dev/manual/nix/latest/command-ref/conf-file
  */
 import { NixcacheError, printable } from "../errors.ts";
+import { isLoopback } from "../oci/reference.ts";
 
 export interface ConfLines {
   /** The reference of the cache, by which its block is known. */
@@ -17,6 +18,9 @@ export interface ConfLines {
   readonly keys: readonly string[];
 }
 
+/** Nix tries five times, so that a server that is switched off costs half a minute. */
+const CONNECT_TIMEOUT_S = 5;
+
 /** What the text was like where the block was put behind it, for whoever takes the block out. */
 const NO_NEWLINE = "; the line above had no end";
 const NEW_FILE = "; the file is new";
@@ -25,10 +29,18 @@ const NEW_FILE = "; the file is new";
 const begin = (cache: string) => asBytes(`# nixcache ${printable(cache)}: from here`);
 const end = (cache: string) => asBytes(`# nixcache ${printable(cache)}: to here`);
 
-/** The lines themselves, as a person would write them. */
-export function confLines({ url, keys }: ConfLines): string[] {
+/**
+ * The lines themselves, as a person would write them. Without `fallback` newer Nix ends every build while a server that it
+ * knows is down, and Nix waits for minutes for a machine that is switched off.
+ * @param own names of settings that the person has made, whose word counts
+ */
+export function confLines({ url, keys }: ConfLines, own: ReadonlySet<string> = new Set()): string[] {
   const lines = [`extra-substituters = ${url}`];
   if (keys.length > 0) lines.push(`extra-trusted-public-keys = ${keys.join(" ")}`);
+  if (!own.has("fallback")) lines.push("fallback = true");
+  if (!own.has("connect-timeout") && !isLoopback(new URL(url).hostname)) {
+    lines.push(`connect-timeout = ${CONNECT_TIMEOUT_S}`);
+  }
   return lines;
 }
 
@@ -42,12 +54,12 @@ export function addLines(text: string | undefined, wanted: ConfLines): string {
   const block = findBlock(before, wanted.cache);
   if (block !== undefined) {
     const { from, to, state } = block;
-    return before.slice(0, from) + format(wanted, state) + before.slice(to);
+    return before.slice(0, from) + format(wanted, state, before) + before.slice(to);
   }
   if (saysAll(before, wanted)) return before;
-  if (text === undefined) return format(wanted, NEW_FILE);
+  if (text === undefined) return format(wanted, NEW_FILE, before);
   const open = before !== "" && !before.endsWith("\n");
-  return open ? `${before}\n${format(wanted, NO_NEWLINE)}` : before + format(wanted, "");
+  return open ? `${before}\n${format(wanted, NO_NEWLINE, before)}` : before + format(wanted, "", before);
 }
 
 export interface Removal {
@@ -79,8 +91,18 @@ export function removeLines(before: string, wanted: ConfLines): Removal {
   return { text, left: linesNaming(text, [wanted.url, ...wanted.keys]) };
 }
 
-function format(wanted: ConfLines, state: string): string {
-  const lines = [begin(wanted.cache) + state, ...confLines(wanted).map(asBytes), end(wanted.cache)];
+/** Names of the settings that a person has made in it. */
+export function said(text: string): ReadonlySet<string> {
+  return new Set(readSettings(withoutBlocks(text)).map(({ name }) => name));
+}
+
+/** @param text that the block is for */
+function format(wanted: ConfLines, state: string, text: string): string {
+  const lines = [
+    begin(wanted.cache) + state,
+    ...confLines(wanted, said(text)).map(asBytes),
+    end(wanted.cache),
+  ];
   return `${lines.join("\n")}\n`;
 }
 
@@ -123,14 +145,15 @@ function readSettings(text: string): { name: string; values: string[] }[] {
 
 /** Whether a person has written all of it already. What we wrote for another cache goes when that goes. */
 function saysAll(text: string, { url, keys }: ConfLines): boolean {
-  const settings = readSettings(
-    allBlocks(text).reduceRight((rest, { from, to }) => {
-      return rest.slice(0, from) + rest.slice(to);
-    }, text),
-  );
+  const settings = readSettings(withoutBlocks(text));
   const says = (of: string, value: string) =>
     settings.some(({ name, values }) => name.replace(/^extra-/, "") === of && values.includes(value));
   return says("substituters", url) && keys.every((key) => says("trusted-public-keys", key));
+}
+
+/** What a person has written. */
+function withoutBlocks(text: string): string {
+  return allBlocks(text).reduceRight((rest, { from, to }) => rest.slice(0, from) + rest.slice(to), text);
 }
 
 function withoutExact(text: string, { url, keys }: ConfLines): string {

@@ -21,6 +21,7 @@ export function nixosLines(reference: CacheReference, url: string, keys: readonl
     "nix.settings = {",
     `  extra-substituters = ${list([url])};`,
     ...(keys.length === 0 ? [] : [`  extra-trusted-public-keys = ${list(keys)};`]),
+    "  fallback = true;",
     "};",
   ];
   return [...module, "", ...settings].join("\n");

@@ -119,13 +119,19 @@ describeWith(["nix"], "use", () => {
     const env = await machine();
     const printed = await use(env, "--print", "--mode", "user");
     expect(printed.stdout).toBe(
-      `extra-substituters = ${server.url}\nextra-trusted-public-keys = ${publicKey}\n`,
+      `extra-substituters = ${server.url}\nextra-trusted-public-keys = ${publicKey}\nfallback = true\n`,
     );
     expect(await substitutes({ ...env, NIX_CONFIG: printed.stdout })).toBe(true);
     const { stdout } = await use(env, "--mode", "nixos");
     const value = await nix.run("nix-instantiate", ["--eval", "--strict", "--json", "-E", `{ ${stdout} }`]);
     expect(JSON.parse(value)).toEqual({
-      nix: { settings: { "extra-substituters": [server.url], "extra-trusted-public-keys": [publicKey] } },
+      nix: {
+        settings: {
+          "extra-substituters": [server.url],
+          "extra-trusted-public-keys": [publicKey],
+          fallback: true,
+        },
+      },
       services: {
         "nixcache-proxy": {
           ...{ enable: true, caches: [cli.path("cache")], port: Number(port()), publicKey },

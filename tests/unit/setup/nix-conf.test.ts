@@ -11,6 +11,7 @@ const TWO: ConfLines = { cache: "/srv/zwei ü", url: "http://127.0.0.1:37515", k
 const block = ({ keys }: ConfLines, state = "") => `# nixcache ghcr.io/a/b/nix-cache: from here${state}
 extra-substituters = http://127.0.0.1:37515
 extra-trusted-public-keys = ${keys.join(" ")}
+fallback = true
 # nixcache ghcr.io/a/b/nix-cache: to here
 `;
 
@@ -43,6 +44,25 @@ describe("adding", () => {
     expect(addLines(block(ONE), { ...ONE, cache: "other" })).toContain("# nixcache other: from here");
   });
 
+  test.each<[string, string, string, boolean, boolean]>([
+    ["fallback alone, for serve on this machine", "", "http://127.0.0.1:37515", true, false],
+    ["for a name of this machine", "", "http://localhost:1", true, false],
+    ["for a machine that may be switched off", "", "http://cache.lan:37515", true, true],
+    ["what a person has said of it stays", "fallback = false\n", "http://cache.lan:37515", false, true],
+    ["of both", " connect-timeout = 2\nfallback = true # mine\n", "http://cache.lan:37515", false, false],
+    ["not in a comment", "# fallback = false\n", "http://127.0.0.1:1", true, false],
+    ["not of another cache's lines", block(ONE), "http://127.0.0.1:1", true, false],
+  ])("what lets Nix go on without the server: %s", (_, before, url, fallback, timeout) => {
+    const wanted = { ...ONE, cache: "other", url };
+    const added = addLines(before, wanted).slice(before.length);
+    expect([added.includes("\nfallback = true\n"), added.includes("\nconnect-timeout = 5\n")]).toEqual([
+      fallback,
+      timeout,
+    ]);
+    expect(removeLines(addLines(before, wanted), wanted).text).toBe(before);
+    expect(addLines(addLines(before, wanted), wanted)).toBe(addLines(before, wanted));
+  });
+
   test("without keys there is no line for them", () => {
     expect(addLines("", { ...ONE, keys: [] })).not.toContain("trusted-public-keys");
   });
@@ -59,6 +79,12 @@ describe("removing", () => {
       "lines that are exactly ours, written by hand",
       `a = b\nextra-substituters = http://127.0.0.1:37515\nextra-trusted-public-keys = ${KEY}\nc = d\n`,
       "a = b\nc = d\n",
+      [],
+    ],
+    [
+      "not what a person has said of the same",
+      `fallback = true\n${block(ONE).replace("fallback = true\n", "")}`,
+      "fallback = true\n",
       [],
     ],
     [
@@ -96,6 +122,8 @@ test("whatever was there comes back byte by byte, for any caches and any order",
       "cores = 1",
       "# ü".normalize(),
       "!include other.conf",
+      "fallback = false",
+      "fallback = true",
       "extra-substituters = https://x\r",
     ),
     fc.string({ unit: fc.integer({ min: 0, max: 255 }).map((byte) => String.fromCharCode(byte)) }),

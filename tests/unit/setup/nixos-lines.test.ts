@@ -19,6 +19,7 @@ services.nixcache-proxy = {
 nix.settings = {
   extra-substituters = [ "http://127.0.0.1:37515" ];
   extra-trusted-public-keys = [ "${ONE}" "${TWO}" ];
+  fallback = true;
 };`,
   );
 });
