@@ -238,7 +238,7 @@ describeWith(["nix"], "Nix's commands", () => {
     await nix.run("nix", [...features, ...copy], { env });
     const paths = await nix.run("nix", [...features, "path-info", "--all"], { env });
     expect(paths.trim().split("\n").sort()).toEqual(added.sort());
-    await nix.run("nix-store", ["--verify", "--check-contents"], { env });
+    await nix.run("nix-store", [...features, "--verify", "--check-contents"], { env });
   });
 
   test("a post-build-hook of a person's own publishes what was built", async () => {
