@@ -32,7 +32,8 @@ export function newLine(
     narSize: path.narSize,
     references: path.references.map(baseName),
     ...(deriver === undefined ? {} : { deriver }),
-    sigs: [...path.sigs],
+    // An older Nix keeps what is none; for that Nix from 2.34 on gives up on the path.
+    sigs: path.sigs.filter(isSignature),
     ...(path.ca === undefined ? {} : { ca: path.ca }),
   };
   const log = deriver === undefined ? undefined : file.logs.get(deriver);

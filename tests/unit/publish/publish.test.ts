@@ -169,6 +169,20 @@ describe("publish", () => {
     expect((await readBack(store, "a"))?.entry.info.sigs).toEqual([theirs, ours]);
   });
 
+  test("what is no signature is left out, as some clients would give up on the path for it", async () => {
+    const store = new MemoryStore();
+    using machine = party(store);
+    const { closure, dump } = testClosure([{ name: "a" }]);
+    const theirs = `cache.example-1:${Buffer.alloc(64).toString("base64")}`;
+    const sigs = ["", "x", "other-1:", "other-1:!", theirs, ":AAAA", "other-1:AAAA"];
+    await publish(
+      closure.map((info) => ({ ...info, sigs })),
+      ORIGIN,
+      { ...contextOf(machine, dump), key: undefined },
+    );
+    expect((await readBack(store, "a"))?.entry.info.sigs).toEqual([theirs]);
+  });
+
   test("a list of many bare paths is one root of the record, and recognised", async () => {
     const many = Array.from({ length: 30_000 }, (_, i) => pathOf(`p-${i}`));
     const roots = rootsOf(many);
