@@ -95,6 +95,11 @@ function describe(failure: unknown): { code: string; message: string; hint?: str
   return { code, message, ...(hint !== undefined && { hint }) };
 }
 
+function sentencesOf(failure: unknown): string {
+  const { message, hint } = describe(failure);
+  return hint === undefined ? message : `${message}. ${hint}`;
+}
+
 /** Into the files of a step of GitHub Actions. */
 function tellStep(
   published: Published,
@@ -114,7 +119,7 @@ function tellStep(
         : unpublishedSummary({
             cacheName,
             rows,
-            why: readOnly ?? describe(failure).message,
+            why: readOnly ?? sentencesOf(failure),
             isExpected: readOnly !== undefined,
           });
     const problem = appendSummary(summary, sections);
