@@ -7,6 +7,18 @@ version=$1
 folder=$2
 releases=${NIXCACHE_RELEASES:?set it to where the releases are}
 
+# It becomes part of a URL: nothing but a tag, so that it leads nowhere else.
+case "$version" in
+  v[0-9]*) ;;
+  *) version= ;;
+esac
+case "$version" in
+  "" | *[!0-9A-Za-z.+-]* | *..*)
+    echo "nixcache: the version is $1, expected a release such as v1.2.3" >&2
+    exit 1
+    ;;
+esac
+
 case "$(uname -s)-$(uname -m)" in
   Linux-x86_64) if ldd --version 2>&1 | grep -qi musl; then platform=x86_64-linux-musl; else platform=x86_64-linux; fi ;;
   Linux-aarch64 | Linux-arm64) platform=aarch64-linux ;;

@@ -1,6 +1,6 @@
 /** The files of a local index: SQLite's with its tables, and the folder of the layers. */
 import { Database, SQLiteError } from "bun:sqlite";
-import { mkdirSync, rmSync } from "node:fs";
+import { closeSync, fchmodSync, fstatSync, mkdirSync, openSync, rmSync } from "node:fs";
 import { dirname } from "node:path";
 import { session } from "./session.ts";
 
@@ -40,13 +40,26 @@ CREATE TABLE dead (id TEXT PRIMARY KEY, seen INTEGER NOT NULL) WITHOUT ROWID;
 
 /** Opens the file, made anew where it is absent, damaged, or of another version. */
 export function openFresh(path: string): Database {
-  mkdirSync(dirname(path), { recursive: true });
+  mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
   try {
+    makePrivate(path);
     return openCurrent(path);
   } catch (error) {
     if (!isDamaged(error)) throw error;
     removeFiles(path);
+    makePrivate(path);
     return openCurrent(path);
+  }
+}
+
+/** What a private cache holds is nobody else's to read. SQLite gives its other files the rights of this one. */
+function makePrivate(path: string): void {
+  try {
+    const fd = openSync(path, "a", 0o600);
+    if ((fstatSync(fd).mode & 0o077) !== 0) fchmodSync(fd, 0o600);
+    closeSync(fd);
+  } catch {
+    // Why it cannot be opened SQLite says, too.
   }
 }
 

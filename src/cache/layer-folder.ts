@@ -24,7 +24,7 @@ export class LayerFolder {
 
   /** Begins a file. The caller finishes or aborts it. */
   write(digest: Digest, attached: (line: EntryLine) => void): LayerWriter {
-    mkdirSync(this.#path, { recursive: true });
+    mkdirSync(this.#path, { recursive: true, mode: 0o700 });
     return new LayerWriter({ digest, path: this.#file(digest), attached, closed: this.#closed });
   }
 

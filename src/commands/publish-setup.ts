@@ -11,7 +11,7 @@ import {
 import { type Context, openUpstreams } from "../context.ts";
 import { NixcacheError } from "../errors.ts";
 import { dumpNar } from "../nar/dump.ts";
-import { readSigningKey } from "../nar/key-file.ts";
+import { keyFileWarning, readSigningKey } from "../nar/key-file.ts";
 import { type PublicKey, publicKeyOf, type SecretKey } from "../nar/signing-key.ts";
 import { STORE_DIR } from "../nar/store-path.ts";
 import { runCommand } from "../nix/command.ts";
@@ -88,6 +88,8 @@ export async function readSetup(given: Arguments, context: Context): Promise<Pub
   const { now } = context.host;
   const keySource = signingKeySource(given.text("signing-key-file"), env);
   const key = keySource && readSigningKey(keySource);
+  const exposed = keySource && keyFileWarning(keySource);
+  if (exposed !== undefined) log.warn(exposed);
   const replaceSigned = given.flag("replace-signed");
   if (replaceSigned && key === undefined) {
     throw new NixcacheError("usage", "--replace-signed: got no signing key, expected one", {

@@ -95,7 +95,7 @@ export const serve = command(
     await using nars = kept && (await openNarCache(kept, connections, context));
     using open = new DisposableStack();
     const references = cacheReferences(given.texts("cache"), env);
-    const key = uploadKey(given, env);
+    const key = uploadKey(given, context);
     const trusted = (given.texts("trusted-public-key") ?? []).map((text) =>
       parsePublicKey(text, "--trusted-public-key"),
     );

@@ -12,7 +12,7 @@ import {
 } from "../config.ts";
 import { type Context, openCache } from "../context.ts";
 import { messageOf, NixcacheError } from "../errors.ts";
-import { readSigningKey } from "../nar/key-file.ts";
+import { keyFileWarning, readSigningKey } from "../nar/key-file.ts";
 import { formatPublicKey, publicKeyOf, type SecretKey } from "../nar/signing-key.ts";
 import type { CacheReference } from "../oci/reference.ts";
 import { Committer } from "../receive/committer.ts";
@@ -67,8 +67,13 @@ export interface OpenWriter extends AsyncDisposable {
 }
 
 /** The key that uploads are signed with; undefined where none is set, or nothing is written. @throws `key` */
-export function uploadKey(given: Arguments, env: Environment): SecretKey | undefined {
+export function uploadKey(
+  given: Arguments,
+  { env, log }: Pick<Context, "env" | "log">,
+): SecretKey | undefined {
   const source = given.flag("writable") ? signingKeySource(given.text("signing-key-file"), env) : undefined;
+  const exposed = source && keyFileWarning(source);
+  if (exposed !== undefined) log.warn(exposed);
   return source && readSigningKey(source);
 }
 

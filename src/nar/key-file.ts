@@ -1,5 +1,5 @@
 /** Signing keys as files. */
-import { closeSync, fsyncSync, openSync, readFileSync, rmSync, writeSync } from "node:fs";
+import { closeSync, fsyncSync, openSync, readFileSync, rmSync, statSync, writeSync } from "node:fs";
 import { messageOf, NixcacheError, systemCode } from "../errors.ts";
 import {
   formatPublicKey,
@@ -62,6 +62,14 @@ export function readSigningKey(source: KeySource): SecretKey {
     });
   }
   return parseSecretKey(text, source.file);
+}
+
+/** What to say of a key that others of this machine can read; undefined where they cannot, or nothing is known. */
+export function keyFileWarning(source: KeySource): string | undefined {
+  if ("text" in source) return undefined;
+  const mode = statSync(source.file, { throwIfNoEntry: false })?.mode ?? 0;
+  if ((mode & 0o007) === 0) return undefined;
+  return `every user of this machine can read the signing key ${source.file}, or replace it: run chmod 600 ${source.file}, and make a new key if others had access`;
 }
 
 function writeNew(file: string, text: string, mode: number): void {

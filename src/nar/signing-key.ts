@@ -8,7 +8,7 @@
  * https://nix.dev/manual/nix/latest/command-ref/nix-store/generate-binary-cache-key
  */
 import { createPrivateKey, createPublicKey, type KeyObject, sign } from "node:crypto";
-import { NixcacheError, preview } from "../errors.ts";
+import { NixcacheError, preview, printable } from "../errors.ts";
 import { decodeBase64 } from "./hash.ts";
 
 export interface PublicKey {
@@ -119,6 +119,15 @@ export function publicKeysAmong(texts: Iterable<unknown>): PublicKey[] {
       throw error;
     }
   });
+}
+
+/** Whether a text is exactly what `formatPublicKey` makes, and nothing but visible characters. */
+export function isPublicKey(text: string): boolean {
+  try {
+    return formatPublicKey(parsePublicKey(text)) === text && printable(text) === text;
+  } catch {
+    return false;
+  }
 }
 
 export function formatPublicKey(key: PublicKey): string {

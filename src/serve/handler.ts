@@ -7,6 +7,7 @@
  * and NARs are 503, since the client then skips us.
  */
 import { messageOf } from "../errors.ts";
+import { isPublicKey } from "../nar/signing-key.ts";
 import { LeftAlone } from "../upstream/failure.ts";
 import { upstreamAttached } from "./answer-attached.ts";
 import { ownAttached, ownListing } from "./attached.ts";
@@ -205,7 +206,8 @@ function isLoaded({ caches }: HandlerOptions): boolean {
 }
 
 function publicKey(request: Request, options: HandlerOptions): Response {
-  const keys = new Set(options.caches.flatMap((cache) => cache.summary().keys));
+  // Whoever may write to the registry can name any: what is no key may be a line of nix.conf, or drive a terminal.
+  const keys = new Set(options.caches.flatMap((cache) => cache.summary().keys.filter(isPublicKey)));
   if (keys.size > 0) return text(request.method, 200, `${[...keys].join("\n")}\n`);
   return text(request.method, 404, "nothing in this cache was signed by its publishers\n");
 }

@@ -126,7 +126,8 @@ describe("the handler", () => {
   test("serves a narinfo and its NAR, by GET and HEAD", async () => {
     const store = new MemoryStore();
     using machine = party(store);
-    await commitNames(machine, ["a"], { keys: ["k:AAAA"] });
+    const key = `k:${"A".repeat(43)}=`;
+    await commitNames(machine, ["a"], { keys: [key, "k:AAAA\nrequire-sigs = false"] });
     const { cache, ask } = serverOf(machine);
     await cache.refresh();
     const narinfo = await ask(`/${storeHash("a")}.narinfo`);
@@ -144,7 +145,7 @@ describe("the handler", () => {
         "",
       ]);
     }
-    expect(await (await ask("/public-key")).text()).toBe("k:AAAA\n");
+    expect(await (await ask("/public-key")).text()).toBe(`${key}\n`);
     expect(await (await ask("/_status")).json()).toEqual({ entries: 1 });
     expect(store.calls.filter((call) => call.startsWith("readBlob")).length).toBeGreaterThan(0);
   });
