@@ -30,7 +30,8 @@ export function deniedError(denial: Denial): NixcacheError {
   return new NixcacheError(
     "denied",
     `${name}: not allowed to ${verb} it ${who} (${where} ${status}${said === "" ? "" : `: ${said}`})`,
-    { hint: hintFor(denial) },
+    // olareg answers so to everybody, whoever signs in.
+    { hint: access !== "pull" && /\bread-only\b/i.test(said) ? READ_ONLY_HINT : hintFor(denial) },
   );
 }
 
@@ -40,10 +41,13 @@ export const NO_UPLOADS: readonly number[] = [405, 501];
 /** For a registry that knows no such repository, and makes none. */
 export const NO_PLACE_HINT = "Check the repository name; some registries want projects to be made first.";
 
+const READ_ONLY_HINT =
+  "The registry is read-only: it mirrors another one, or is under maintenance. Write to another one, or try again later.";
+
 /** For an answer that says that nobody may write, whatever the credentials: 405 to the beginning of an upload. */
 export function readOnlyError({ host, repository }: RegistryReference, status: number): NixcacheError {
   return new NixcacheError("denied", `${host}/${repository}: it takes no uploads (it answered ${status})`, {
-    hint: "The registry is read-only: it mirrors another one, or is under maintenance. Write to another one, or try again later.",
+    hint: READ_ONLY_HINT,
   });
 }
 
@@ -74,6 +78,10 @@ function hintFor({ reference, access, hasCredentials, at }: Denial): string {
 }
 
 function reasonIn(body: string): string {
-  const errors = parseErrors(body).map(({ code, message }) => [code, message].filter(Boolean).join(" "));
-  return sanitize(errors.length > 0 ? errors.join("; ") : "");
+  const reasons = parseErrors(body).map(({ code, message, detail }) => {
+    const words = [code, message].filter(Boolean).join(" ");
+    // Some say there what they mean, others give an object.
+    return typeof detail === "string" && detail !== "" ? `${words}: ${detail}` : words;
+  });
+  return sanitize(reasons.join("; "));
 }

@@ -321,6 +321,7 @@ async function recorded(
   const same = (value: string) =>
     value
       .replaceAll(host, "HOST")
+      .replaceAll(/\b127\.0\.0\.1:\d+/g, "CLIENT")
       .replaceAll(repository || "\0", "OWNER/REPO")
       .replaceAll(encodeURIComponent(repository || "\0"), "OWNER%2FREPO")
       // Sessions of uploads, and what is signed in their addresses.

@@ -3,6 +3,7 @@ import { expect, test } from "bun:test";
 import { openRegistry } from "../../../src/oci/registry.ts";
 import { PATIENT } from "../../../src/oci/retry.ts";
 import { askRegistry } from "../../../src/oci/rights.ts";
+import { recordedAnswer } from "../../support/registry-ways.ts";
 import { testNetwork } from "./network.ts";
 
 type Answers = (method: string, path: string) => Response | undefined;
@@ -106,6 +107,18 @@ test("that something can be written is asked by an upload that is given up, and 
   );
   await store.checkWrite?.();
   expect(sent).toEqual([POST, "DELETE /session"]);
+});
+
+test.each([
+  ["docker-registry", "The registry is read-only"],
+  ["distribution", "The registry is read-only"],
+  ["olareg", "The registry is read-only"],
+  // Whoever signs in may be allowed to.
+  ["zot", "docker login"],
+])("of %s that is read-only it is told by the answer that was recorded", async (name, hint) => {
+  const { store } = storeOf(() => recordedAnswer(name, "writing where that is off"));
+  const failure = await store.checkWrite?.().catch((error: unknown) => error);
+  expect(failure).toMatchObject({ code: "denied", hint: expect.stringContaining(hint) });
 });
 
 test.each<[string, () => Response, string, string]>([
