@@ -193,6 +193,18 @@ const QUESTIONS = {
       await ask("GET", "manifests/t", { headers: { "if-none-match": `"${digestOf(MANIFEST)}"` } }),
     ],
   },
+  "conditional writes": {
+    ask: (ask) =>
+      each(
+        ...[{ "if-none-match": "*" }, { "if-match": `"${ABSENT}"` }].map((condition) => () => {
+          const { body, headers } = manifestInit(MANIFEST);
+          return ask("PUT", "manifests/t", {
+            ...(body && { body }),
+            headers: { ...headers, ...condition } as Record<string, string>,
+          });
+        }),
+      ),
+  },
   "a manifest": {
     ask: async (ask) => [await ask("GET", "manifests/t"), await ask("HEAD", "manifests/t")],
   },
@@ -310,7 +322,15 @@ async function finish(ask: Ask, started: Response, bytes: Uint8Array, digest: st
 const MAX_BODY_CHARACTERS = 600;
 
 /** Headers that say nothing of how a registry behaves. */
-const IGNORED = ["date", "server", "vary", "connection", "keep-alive", "transfer-encoding"];
+const IGNORED = [
+  "date",
+  "server",
+  "vary",
+  "connection",
+  "keep-alive",
+  "transfer-encoding",
+  "docker-upload-uuid",
+];
 
 async function recorded(
   method: string,

@@ -15,6 +15,7 @@ const FOREIGN: Readonly<Record<string, string>> = {
   "--add-root": "nix-store",
   "--realise": "nix-store",
   "--delete-untagged": "docker-registry garbage-collect",
+  "--api-delete": "olareg serve",
   "--impure": "nix",
 };
 
