@@ -292,6 +292,7 @@ export function retryPolicy(own: RetryPolicy, env: Environment): RetryPolicy {
   const changed: { -readonly [K in keyof RetryPolicy]: RetryPolicy[K] } = { ...own };
   const name = "NIXCACHE_RETRY_ATTEMPTS";
   changed.attempts = wholeNumber(name, variable(env, name), own.attempts, 1, 1000);
+  changed.faultAttempts = changed.attempts;
   for (const [field, name] of Object.entries(RETRY_DURATIONS)) {
     const key = field as keyof typeof RETRY_DURATIONS;
     changed[key] = durationMs(name, variable(env, name), own[key]);

@@ -180,8 +180,10 @@ export function openCache(
     warned.add(message);
   };
   const policy = access === "read" ? BRISK : PATIENT;
-  const store = openStore(reference, { ...registryOptions(reference, access, policy, context), mountFrom });
   const database = index ?? IndexDatabase.open(indexFile(reference, env, generation), keys);
+  const { ignoresRange } = database.view.state();
+  const options = registryOptions(reference, access, policy, context);
+  const store = openStore(reference, { ...options, mountFrom, ignoresRange });
   const spool = new Spool(spoolDirectory(env));
   return {
     protocol: {

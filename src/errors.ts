@@ -42,6 +42,8 @@ export const EXIT_CODES = {
   unwell: 16,
   /** What was asked for is not in the cache: a generation, a pin, or for `why` and `pin` a path. */
   absent: 17,
+  /** What was published cannot be read back: the registry changes, drops or hides it. */
+  unreadable: 18,
   /** Interrupted by a signal, or aborted by the caller. */
   interrupted: 130,
 } as const;

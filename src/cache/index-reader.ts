@@ -41,6 +41,10 @@ export interface ViewState {
   refreshedAt?: number | undefined;
   /** Whether the registry refuses a manifest that names a missing blob (R6). */
   strict?: boolean | undefined;
+  /** When it was found that what is committed can be read back, in milliseconds since 1970. */
+  readBackAt?: number | undefined;
+  /** Whether the registry answers a range with the whole blob. */
+  ignoresRange?: boolean | undefined;
   /** What is under the tag of nixcache-oci. */
   v1?: V1State | undefined;
 }

@@ -14,6 +14,7 @@ import { NixcacheError } from "../errors.ts";
 import type { Digest } from "../oci/digest.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
 import { GenerationWriter } from "../protocol/generation.ts";
+import { checkReadBack } from "../protocol/read-back.ts";
 import { statTag } from "../protocol/tagged.ts";
 import type { BlobCopier } from "./blobs.ts";
 import type { SourceGeneration, TaggedManifest } from "./source.ts";
@@ -69,8 +70,14 @@ export async function writeGeneration(
 }
 
 /** False when the store refuses a manifest, or has lost a hold. */
-async function commit(context: ProtocolContext, { segment, holds }: SourceGeneration): Promise<boolean> {
-  for (const manifest of [...holds, segment]) if (!(await put(context, manifest))) return false;
+async function commit(
+  context: ProtocolContext,
+  { name, segment, holds }: SourceGeneration,
+): Promise<boolean> {
+  for (const hold of holds) if ((await put(context, hold)) === undefined) return false;
+  const manifest = await put(context, segment);
+  if (manifest === undefined) return false;
+  await checkReadBack(context, { name, manifest, blobs: segment.blobs });
   // From now on gc spares the holds; one that looked before the commit may have deleted some.
   return hasHolds(
     context,
@@ -78,8 +85,13 @@ async function commit(context: ProtocolContext, { segment, holds }: SourceGenera
   );
 }
 
-async function put({ store, signal }: ProtocolContext, { tag, stored }: TaggedManifest): Promise<boolean> {
-  return typeof (await store.writeManifest(tag, stored.mediaType, stored.bytes, { signal })) === "string";
+/** The digest that it was stored with; undefined when the store lacks some blob. */
+async function put(
+  { store, signal }: ProtocolContext,
+  { tag, stored }: TaggedManifest,
+): Promise<Digest | undefined> {
+  const written = await store.writeManifest(tag, stored.mediaType, stored.bytes, { signal });
+  return typeof written === "string" ? written : undefined;
 }
 
 export async function hasHolds(

@@ -19,6 +19,7 @@ const MEANINGS: Readonly<Record<ErrorCode, string>> = {
   build: "Published, but some outputs could not be built",
   unwell: "doctor found something wrong, or use that Nix will not use the cache",
   absent: "A path (why, pin), a pin or a generation is not in the cache",
+  unreadable: "Published, but the registry does not give it back as it was written",
   interrupted: "Interrupted",
 };
 

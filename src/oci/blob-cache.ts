@@ -14,7 +14,7 @@ import type { Digest } from "./digest.ts";
 import { type ByteRange, checkRange, type Store } from "./store.ts";
 
 /** The side of a store that is read through the cache. */
-export type CacheableStore = Pick<Store, "name" | "readBlob">;
+export type CacheableStore = Pick<Store, "name" | "readBlob" | "ignoresRange">;
 
 /** All bytes of a blob, in order. @throws when it is absent, too */
 export type Download = (

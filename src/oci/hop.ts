@@ -20,8 +20,10 @@ export interface Exchange {
   readonly accept?: readonly number[];
   /** Codes of errors that are handed back although another try might help. */
   readonly acceptCodes?: readonly string[];
-  /** Fewer tries than the policy has, of a request that there is another way for. */
+  /** Fewer tries than the policy has. */
   readonly attempts?: number | undefined;
+  /** Fewer tries than the policy has for 5xx, of a request that there is another way for. */
+  readonly faultAttempts?: number | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 

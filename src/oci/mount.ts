@@ -21,7 +21,14 @@ export async function mountBlob(
   const url = at("blobs/uploads/");
   url.search = new URLSearchParams({ mount: digest, from }).toString();
   const headers = { "content-length": "0" };
-  const exchange = { method: "POST", url, access: "mount", headers, attempts: MOUNT_TRIES, signal } as const;
+  const exchange = {
+    method: "POST",
+    url,
+    access: "mount",
+    headers,
+    attempts: MOUNT_TRIES,
+    signal,
+  } as const;
   try {
     const answer = await transport.call(exchange);
     answer.close();

@@ -11,4 +11,6 @@ export interface RegistryContext {
   readonly network: Network;
   /** The address of a path below `/v2/NAME/`. */
   readonly at: (path: string) => URL;
+  /** Whether the registry was seen to answer a range with the whole blob. */
+  readonly ignoresRange: boolean;
 }

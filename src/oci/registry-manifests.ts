@@ -18,10 +18,11 @@ import {
   withoutArtifactType,
 } from "./manifest.ts";
 import { throwIfAborted } from "./network.ts";
+import { FEW_ATTEMPTS, orOtherWay } from "./other-way.ts";
 import { checkTagOrDigest, isTag } from "./reference.ts";
 import type { RegistryContext } from "./registry-context.ts";
-import { lastAnswer, type RegistryError } from "./retry.ts";
-import type { BlobsMissing, CallOptions, Store } from "./store.ts";
+import { isFault, lastAnswer, type RegistryError } from "./retry.ts";
+import type { BlobsMissing, CallOptions, Store, StoredManifest } from "./store.ts";
 import { type Answer, unexpected } from "./transport.ts";
 import { uploadBlob } from "./upload.ts";
 
@@ -33,7 +34,7 @@ const ACCEPT = [
   "application/vnd.docker.distribution.manifest.list.v2+json",
 ].join(", ");
 
-type PutOptions = CallOptions & { attempts?: number | undefined };
+type PutOptions = CallOptions & { faultAttempts?: number | undefined };
 
 interface Refused {
   readonly refused: NixcacheError;
@@ -65,6 +66,23 @@ export function registryManifests(context: RegistryContext, statBlob: Store["sta
       headers: { accept: ACCEPT, ...conditional },
       signal,
     } as const;
+    if (ifNot === undefined) return readFrom(tagOrDigest, exchange);
+    // A condition may be answered in any way, and the manifest is to be had without one.
+    const few = { ...exchange, faultAttempts: FEW_ATTEMPTS };
+    const found = await orOtherWay(
+      async () => ({ manifest: await readFrom(tagOrDigest, few, ifNot) }),
+      ...[signal, network.signal],
+    );
+    if (found !== undefined) return found.manifest;
+    const manifest = await readManifest(tagOrDigest, { signal });
+    return typeof manifest === "object" && manifest.digest === ifNot ? "unchanged" : manifest;
+  };
+
+  const readFrom = (
+    tagOrDigest: string,
+    exchange: Exchange,
+    ifNot?: Digest,
+  ): Promise<StoredManifest | "unchanged" | undefined> => {
     const what = describeExchange(exchange);
     return transport.callWhole(exchange, MAX_MANIFEST_BYTES, (answer) => {
       if (answer.kind === "absent") return undefined;
@@ -88,19 +106,21 @@ export function registryManifests(context: RegistryContext, statBlob: Store["sta
 
   const statManifest: Store["statManifest"] = async (tagOrDigest, { signal } = {}) => {
     const url = at(`manifests/${checkTagOrDigest(tagOrDigest)}`);
-    const answer = await transport.call({
+    const headers = { accept: ACCEPT };
+    const head: Exchange = {
       method: "HEAD",
       url,
       access: "pull",
-      headers: { accept: ACCEPT },
-      accept: [403],
+      headers,
+      faultAttempts: FEW_ATTEMPTS,
       signal,
-    });
-    answer.close();
-    if (answer.kind === "absent") return undefined;
-    const stated = answer.headers.get("docker-content-digest");
-    if (answer.status === 200 && isDigest(stated)) return stated;
-    // Without the header, or a 403 that has no body to say whether it is a rate limit.
+    };
+    const answer = await orOtherWay(() => transport.call(head), signal, network.signal);
+    answer?.close();
+    if (answer?.kind === "absent") return undefined;
+    const stated = answer?.headers.get("docker-content-digest");
+    if (answer?.status === 200 && isDigest(stated)) return stated;
+    // Without the header, or in some other way, such as a 403 that has no body to say whether it is a rate limit.
     const manifest = await readManifest(tagOrDigest, { signal });
     return typeof manifest === "object" ? manifest.digest : undefined;
   };
@@ -110,7 +130,7 @@ export function registryManifests(context: RegistryContext, statBlob: Store["sta
     tagOrDigest: string,
     mediaType: string,
     bytes: Uint8Array,
-    { signal, attempts }: PutOptions,
+    { signal, faultAttempts }: PutOptions,
   ): Promise<Digest | BlobsMissing | Refused> => {
     const exchange: Exchange = {
       method: "PUT",
@@ -120,7 +140,7 @@ export function registryManifests(context: RegistryContext, statBlob: Store["sta
       body: () => ({ content: bytes, size: bytes.length }),
       accept: [400, 404, 405, 415, 422],
       acceptCodes: BLOB_CODES,
-      attempts,
+      faultAttempts,
       signal,
     };
     const what = describeExchange(exchange);
@@ -214,13 +234,13 @@ export function registryManifests(context: RegistryContext, statBlob: Store["sta
     return result;
   };
 
-  const deleteManifest: Store["deleteManifest"] = async (digest, { signal, attempts } = {}) => {
+  const deleteManifest: Store["deleteManifest"] = async (digest, { signal, faultAttempts } = {}) => {
     const exchange = {
       method: "DELETE",
       url: at(`manifests/${digest}`),
       access: "delete",
       accept: [400, 403, 405, 501],
-      attempts,
+      faultAttempts,
       signal,
     } as const;
     let answer: Answer;
@@ -246,11 +266,6 @@ export function registryManifests(context: RegistryContext, statBlob: Store["sta
   };
 
   return { readManifest, statManifest, writeManifest, deleteManifest };
-}
-
-/** Whether the registry failed, of itself. */
-function isFault(status: number | undefined): boolean {
-  return status !== undefined && status >= 500;
 }
 
 /** The same manifest without what some registries refuse; undefined when it has none of that. */

@@ -24,13 +24,15 @@ export function registryTags({ transport, at }: RegistryContext): Pick<Store, "l
     const tags = new Set<string>();
     const seen = new Set<string>();
     let left = MAX_LIST_BYTES;
-    let url: URL | undefined = at(`tags/list?n=${PAGE_TAGS}`);
+    const first = at(`tags/list?n=${PAGE_TAGS}`);
+    let url: URL | undefined = first;
     while (url !== undefined) {
       const exchange: Exchange = {
         method: "GET",
         url,
         access: "pull",
         headers: { accept: "application/json" },
+        accept: url === first ? [400, 422] : [],
         signal,
       };
       const what = describeExchange(exchange);
@@ -44,6 +46,8 @@ export function registryTags({ transport, at }: RegistryContext): Pick<Store, "l
       const page = await transport.callWhole(exchange, left, (answer) => {
         // A cache that does not exist yet has no tags; one that vanishes between two pages is none of that.
         if (answer.kind === "absent" && seen.size === 1) return undefined;
+        // Pages of our size are a wish.
+        if (answer.kind !== "ok" && url === first) return { tags: [], next: at("tags/list").href, size: 0 };
         if (answer.status !== 200) throw unexpected(what, answer);
         const next = parseNextLink(answer.headers.get("link"));
         return { tags: tagsIn(answer.bytes, what), next, size: answer.bytes.length };

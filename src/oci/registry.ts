@@ -37,6 +37,8 @@ export interface RegistryOptions {
   readonly access?: "read" | "write" | undefined;
   /** Another repository of the same registry, of which blobs may be mounted. Default: none. */
   readonly mountFrom?: string | undefined;
+  /** Whether this registry was seen to answer a range with the whole blob. Default: it was not. */
+  readonly ignoresRange?: boolean | undefined;
 }
 
 export function openRegistry(reference: RegistryReference, options: RegistryOptions): Store {
@@ -53,7 +55,10 @@ export function openRegistry(reference: RegistryReference, options: RegistryOpti
     mountFrom,
   });
   const at = (path: string): URL => new URL(`/v2/${reference.repository}/${path}`, transport.origin);
-  const context: RegistryContext = { reference, transport, policy, network, at };
+  const context: RegistryContext = {
+    ...{ reference, transport, policy, network, at },
+    ignoresRange: options.ignoresRange ?? false,
+  };
   const blobs = registryBlobs(context);
   return {
     name: formatReference(reference),

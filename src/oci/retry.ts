@@ -18,6 +18,8 @@ export interface RetryPolicy {
   readonly lateAttempts: number;
   /** Tries for an answer that is complete and wrong, such as bytes of another digest. */
   readonly damagedAttempts: number;
+  /** Tries for an answer of 5xx that names no time to wait. */
+  readonly faultAttempts: number;
   /** The first wait in ms; each further one doubles. Never waits less. */
   readonly floorMs: number;
   /** Where doubling ends, in ms. What the other side asks for may be longer. */
@@ -43,6 +45,7 @@ export const PATIENT: RetryPolicy = {
   refusedAttempts: 3,
   lateAttempts: Number.POSITIVE_INFINITY,
   damagedAttempts: 3,
+  faultAttempts: 8,
   floorMs: 500,
   capMs: 60_000,
   secondaryLimitMs: 60_000,
@@ -58,6 +61,7 @@ export const BRISK: RetryPolicy = {
   refusedAttempts: 1,
   lateAttempts: 1,
   damagedAttempts: 2,
+  faultAttempts: 3,
   floorMs: 500,
   capMs: 2_000,
   secondaryLimitMs: 60_000,
@@ -174,9 +178,22 @@ export function lastAnswer(error: unknown): AnsweredWith | undefined {
   return error instanceof Error && error.cause instanceof AnsweredWith ? error.cause : undefined;
 }
 
-/** The policy with fewer tries. */
-export function withAttempts(policy: RetryPolicy, attempts: number | undefined): RetryPolicy {
-  return attempts === undefined ? policy : { ...policy, attempts: Math.min(policy.attempts, attempts) };
+/** Whether an answer says that the other side failed, of itself. */
+export function isFault(status: number | undefined): boolean {
+  return status !== undefined && status >= 500;
+}
+
+/** The policy with fewer tries: in all, and where the other side fails of itself. */
+export function withAttempts(
+  policy: RetryPolicy,
+  attempts = policy.attempts,
+  faultAttempts = policy.faultAttempts,
+): RetryPolicy {
+  return {
+    ...policy,
+    attempts: Math.min(policy.attempts, attempts),
+    faultAttempts: Math.min(policy.faultAttempts, faultAttempts),
+  };
 }
 
 /** What waiting for an answer, or for the next byte, ends with. */
@@ -189,10 +206,10 @@ export class TransientFailure extends Error {
     /** What the other side asked for, in ms. */
     readonly afterMs?: number,
     /**
-     * Few tries: nobody listens or there is no such host, no answer in time, or one that was complete and wrong; and
-     * none but this one where it is final.
+     * Tries of their own: nobody listens or there is no such host, no answer in time, one that was complete and wrong,
+     * or the other side failed of itself; and none but this one where it is final.
      */
-    readonly few?: "refused" | "late" | "damaged" | "final",
+    readonly few?: "refused" | "late" | "damaged" | "fault" | "final",
   ) {
     super(failure.message);
   }

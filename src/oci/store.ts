@@ -101,6 +101,11 @@ export interface Store {
       attempts?: number | undefined;
     },
   ): Promise<ReadableStream<Uint8Array> | undefined>;
+  /**
+   * Whether a range costs as much as the whole blob, as far as it was seen. Where ranges are as good as nothing, whoever
+   * wants all of a blob asks once. Default: it does not.
+   */
+  readonly ignoresRange?: (() => boolean) | undefined;
   /** Stores a blob. Safe to repeat, and for many writers of the same blob at once. */
   writeBlob(source: BlobSource, options?: CallOptions): Promise<void>;
   /**
@@ -130,13 +135,13 @@ export interface Store {
    * Puts a manifest under a tag (or its own digest). Replaces what the tag pointed to. The digest is that of
    * what was stored: a registry that refuses custom artifact types gets an image config instead (see
    * `withoutArtifactType`), which changes the bytes.
-   * @param options.attempts fewer tries than usual, for what nothing depends on
+   * @param options.faultAttempts fewer tries than usual where the store fails of itself, for what nothing depends on
    */
   writeManifest(
     reference: string,
     mediaType: string,
     bytes: Uint8Array,
-    options?: CallOptions & { attempts?: number | undefined },
+    options?: CallOptions & { faultAttempts?: number | undefined },
   ): Promise<Digest | BlobsMissing>;
   /**
    * Deletes the manifest and with it every tag on it. True when it was there. A blob that no manifest names any
@@ -144,7 +149,7 @@ export interface Store {
    */
   deleteManifest(
     digest: Digest,
-    options?: CallOptions & { attempts?: number | undefined },
+    options?: CallOptions & { faultAttempts?: number | undefined },
   ): Promise<boolean | Refusal>;
   /** Manifests without a tag, such as earlier roots, where the store can tell. */
   readonly listUntagged?: ((options?: CallOptions) => Promise<Digest[]>) | undefined;

@@ -14,6 +14,7 @@ import type { RegistryReference } from "./reference.ts";
 import {
   AnsweredWith,
   classify,
+  isFault,
   Late,
   networkFailure,
   parseErrors,
@@ -129,7 +130,11 @@ export function createTransport(options: TransportOptions): Transport {
           cause: new AnsweredWith(status, verdict.afterMs),
         },
       );
-      throw new TransientFailure(failure, verdict.afterMs);
+      throw new TransientFailure(
+        failure,
+        verdict.afterMs,
+        isFault(status) && verdict.afterMs === undefined ? "fault" : undefined,
+      );
     }
     if (verdict.kind === "denied" && url.origin !== origin) {
       // A signed link that has expired: the registry makes a new one.
@@ -208,17 +213,32 @@ export function createTransport(options: TransportOptions): Transport {
     send,
     callWhole: (exchange, limit, decode) => {
       const attempt = async () => decodeWhole(await readWhole(exchange, limit), decode);
-      return withRetry(withAttempts(policy, exchange.attempts), network, attempt, exchange.signal);
+      return withRetry(
+        withAttempts(policy, exchange.attempts, exchange.faultAttempts),
+        network,
+        attempt,
+        exchange.signal,
+      );
     },
     call: (exchange) =>
-      withRetry(withAttempts(policy, exchange.attempts), network, () => send(exchange), exchange.signal),
+      withRetry(
+        withAttempts(policy, exchange.attempts, exchange.faultAttempts),
+        network,
+        () => send(exchange),
+        exchange.signal,
+      ),
   };
 }
 
 /** Whether a success says that it is a page for people. A blob's does not count: blobs are checked by their digests. */
 function looksLikePage({ method, url }: Exchange, { ok, headers }: Response): boolean {
   const isBlob = method === "GET" && /\/blobs\/[^/]+$/.test(url.pathname);
-  return ok && method !== "HEAD" && !isBlob && /^text\/html\b/i.test(headers.get("content-type") ?? "");
+  return ok && method !== "HEAD" && !isBlob && isPage({ headers });
+}
+
+/** Whether an answer says that it is a page for people. */
+export function isPage({ headers }: { readonly headers: Headers }): boolean {
+  return /^text\/html\b/i.test(headers.get("content-type") ?? "");
 }
 
 function decodeWhole<T>(answer: WholeAnswer, decode: (answer: WholeAnswer) => T): T {

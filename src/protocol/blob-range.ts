@@ -11,7 +11,7 @@ import { onAbort } from "../oci/network.ts";
 import type { ByteRange, Store } from "../oci/store.ts";
 
 /** All that reading needs of a store. */
-export type BlobReader = Pick<Store, "name" | "readBlob">;
+export type BlobReader = Pick<Store, "name" | "readBlob" | "ignoresRange">;
 
 /** A blob that ranges are read of. */
 export interface RangedBlob {
@@ -144,16 +144,19 @@ export async function* readBlobRange(
 
   const ask = (): void => {
     while (asked < range.length) {
+      // Each request would bring the blob from its first byte on.
+      const atOnce = store.ignoresRange?.() ? range.length - asked : streamed;
       // One request, held back for a slow reader, in the place of many.
-      if (streamed > 0 && windows.length > 0) return;
+      if (atOnce > 0 && windows.length > 0) return;
       let length = nextWindow();
       if (length === 0) return;
       taken += length;
       // Where memory is short the budget gives less, and a window must do.
-      const held = streamed > length && length >= LEAST_WINDOW_BYTES ? LEAST_WINDOW_BYTES : 0;
+      const isEnough = length >= LEAST_WINDOW_BYTES || store.ignoresRange?.();
+      const held = atOnce > length && isEnough ? Math.min(length, LEAST_WINDOW_BYTES) : 0;
       if (held > 0) {
         giveBack(length - held);
-        length = Math.min(streamed, range.length - asked);
+        length = Math.min(atOnce, range.length - asked);
       }
       const window: Window = { chunks: [], state: "open", held, waiting: 0, taken: () => {} };
       windows.push(window);

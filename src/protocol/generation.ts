@@ -19,6 +19,7 @@ import type { ProtocolContext } from "./context.ts";
 import { writeEmptyConfig } from "./empty-config.ts";
 import { type GenerationLinks, Holds } from "./holds.ts";
 import { makeLayer } from "./layer-blob.ts";
+import { checkReadBack } from "./read-back.ts";
 import { isStrict } from "./strictness.ts";
 import { writeIfAbsent } from "./write-if-absent.ts";
 
@@ -130,6 +131,7 @@ export class GenerationWriter {
     const manifest = segmentManifest(index, open, this.#notes());
     const written = await store.writeManifest(segmentTag(name), MEDIA_TYPE_MANIFEST, manifest, { signal });
     if (typeof written !== "string") return this.#missing(written.digests, blobs);
+    await checkReadBack(this.#context, { name, manifest: written, blobs: [index, ...blobs] });
     const holds = await mapConcurrently(this.#holds.tags, concurrency, (tag) =>
       store.statManifest(tag, { signal }),
     );

@@ -81,14 +81,14 @@ function put(
     config: IMAGE_CONFIG,
     layers: [{ mediaType: MEDIA_TYPE_LAYER, digest, size }],
   });
-  const options = { attempts: PROBE_ATTEMPTS, signal };
+  const options = { faultAttempts: PROBE_ATTEMPTS, signal };
   return store.writeManifest(digestOf(bytes), MEDIA_TYPE_MANIFEST, bytes, options);
 }
 
 /** A courtesy: a manifest without a tag harms nobody. */
 async function remove({ store, signal }: ProtocolContext, digest: Digest): Promise<void> {
   try {
-    await store.deleteManifest(digest, { attempts: PROBE_ATTEMPTS, signal });
+    await store.deleteManifest(digest, { faultAttempts: PROBE_ATTEMPTS, signal });
   } catch (error) {
     throwIfAborted(signal);
     if (!(error instanceof NixcacheError) || error.code === "interrupted") throw error;

@@ -38,6 +38,7 @@ export function watchRegistry(store: CacheableStore, options: WatchOptions): Cac
   const watch = new RegistryWatch(store, options);
   return {
     name: store.name,
+    ignoresRange: store.ignoresRange,
     readBlob: (digest, how = {}) =>
       how.size === undefined ? store.readBlob(digest, how) : watch.readBlob(digest, how),
   };

@@ -209,7 +209,7 @@ describe("the retry policy", () => {
       NIXCACHE_RETRY_BUDGET: "2h",
       NIXCACHE_STALL_TIMEOUT: "250ms",
     };
-    const changed = { attempts: 3, budgetMs: 7_200_000, stallTimeoutMs: 250 };
+    const changed = { attempts: 3, faultAttempts: 3, budgetMs: 7_200_000, stallTimeoutMs: 250 };
     expect(retryPolicy(PATIENT, env)).toEqual({ ...PATIENT, ...changed });
   });
 

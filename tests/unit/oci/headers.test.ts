@@ -1,9 +1,9 @@
 /** `WWW-Authenticate`, `Link` and `Content-Range`: headers that strangers write. */
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
+import { contentRange } from "../../../src/oci/blob-requests.ts";
 import { parseChallenges } from "../../../src/oci/challenge.ts";
 import { parseNextLink } from "../../../src/oci/link.ts";
-import { contentRange } from "../../../src/oci/registry-blobs.ts";
 
 describe("WWW-Authenticate", () => {
   const parse = (header: string | null) =>

@@ -590,7 +590,7 @@ describe("tag lists", () => {
       const answer = (link: string) =>
         Response.json({ tags: ["t"] }, { headers: { link: `<${link}>; rel="next"` } });
       double.faults.push(({ path }) => (path.startsWith(tagsPath) ? answer(tagsPath) : undefined));
-      await expect(openDouble(double).listTags()).rejects.toThrow("do not end (2 so far)");
+      await expect(openDouble(double).listTags()).rejects.toThrow(/do not end \(\d so far\)/);
       double.faults.splice(0, 1, ({ path }) =>
         path.startsWith(tagsPath) ? answer(`${tagsPath}?page=${++page}`) : undefined,
       );

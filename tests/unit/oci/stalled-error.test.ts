@@ -19,7 +19,8 @@ test.each([503, 429, 404, 400])("the body of a %d that stands still is given up"
     const listed = store.listTags();
     // What a 404 means is in its explanation: it never counts as absence without.
     await expect(listed).rejects.toThrow(`got ${status}`);
-    expect(requests).toBe(status === 400 ? 1 : 2);
+    // Another 400 may have been about the size of the pages.
+    expect(requests).toBe(2);
   } finally {
     await server.close();
   }

@@ -181,6 +181,24 @@ describe("a range of a blob", () => {
     expect(store.mostOpen).toBe(1);
   });
 
+  test("asks a registry that ignores ranges once for all that is left, whatever the memory", async () => {
+    for (const free of [true, false]) {
+      const store = storeOf({ before: turn });
+      const memory = new WatchedBudget();
+      if (!free) while (memory.taken < 16 * MIB) memory.take(3 * MIB);
+      const before = memory.taken;
+      // It shows when the first answer comes.
+      const ignoring = { ...store, ignoresRange: () => store.asked.length > 0 };
+      const range = { offset: 5, length: BYTES.length - 5 };
+      const got = await collect(readBlobRange(ignoring, BLOB, range, { connections: 4, memory }));
+      expect(got.equals(BYTES.subarray(5))).toBe(true);
+      expect(isOnce(store.asked, range)).toBe(true);
+      expect(store.asked).toHaveLength(2);
+      expect(memory.taken).toBe(before);
+      expect(memory.most - before).toBeLessThanOrEqual(4 * MIB);
+    }
+  });
+
   test("asks over several connections again when the one has become slow", async () => {
     let [now, chunks] = [0, 0];
     const before = () => {
