@@ -186,6 +186,19 @@ describeWith(["nix"], "Nix's commands", () => {
       await expectSubstituted(cache, file);
     });
 
+    test("nixcache publish FLAKE#NAME", async () => {
+      const [file, cache] = [await expression("flake"), cli.path("ca-flake")];
+      const flake = join(nix.folder, "ca-flake");
+      await mkdir(flake);
+      const text = (await readFile(file, "utf8")).replaceAll("builtins.currentSystem", `"${SYSTEM}"`);
+      await writeFile(join(flake, "ca.nix"), text);
+      await writeFile(join(flake, "flake.nix"), flakeText(`packages.${SYSTEM}.top = import ./ca.nix;`));
+      const env = { ...storeVariables(nix), NIX_CONFIG: "extra-experimental-features = ca-derivations" };
+      const published = await cli.run(["publish", `${flake}#top`, ...signing(cache)], { env });
+      expect(published).toMatchObject({ code: 0 });
+      await expectSubstituted(cache, file);
+    });
+
     test("nix copy --to", async () => {
       const [file, cache] = [await expression("copy"), cli.path("ca-copy")];
       const server = await serve(cache, [...signing(cache), "--writable"]);
