@@ -16,7 +16,7 @@ import { findRegistryPrograms, REGISTRY_PROGRAMS } from "./registry-programs.ts"
 const TEST_TIMEOUT = 600_000;
 
 /** Named one by one: the ordinary run does not look into files without `.test` in their names. */
-const SUITE = ["contract", "answers", "round"].map((name) => `./tests/registries/${name}.ts`);
+const SUITE = ["contract", "answers", "limits", "round"].map((name) => `./tests/registries/${name}.ts`);
 
 await runScript(async () => {
   const { values, positionals } = parseArgs({
