@@ -190,6 +190,10 @@ export function signingKeySource(flag: string | undefined, env: Environment): Ke
   return file === undefined ? undefined : { file };
 }
 
+/** Below this Nix evaluates nothing of use. */
+const LEAST_EVAL_BYTES = 256 * 1024 ** 2;
+const EVAL_BYTES_EACH = 2 * 1024 ** 3;
+
 export interface ListenAddress {
   readonly hostname: string;
   readonly port: number;
@@ -237,6 +241,21 @@ export function nixConfFile(of: "user" | "system", env: Environment, version = "
   const [major = 0, minor = 0] = version.split(".").map(Number);
   if (own !== undefined && (major > 2 || minor >= 26)) return join(own, "nix.conf");
   return join(variable(env, "XDG_CONFIG_HOME") ?? join(home(env), ".config"), "nix", "nix.conf");
+}
+
+/**
+ * Bytes of memory that evaluations may use together: `--eval-memory`, NIXCACHE_EVAL_MEMORY, else three quarters of what
+ * there is.
+ */
+export function evalMemory(flag: string | undefined, available: number, env: Environment): number {
+  const given = flag ?? variable(env, "NIXCACHE_EVAL_MEMORY");
+  const usual = Math.max(LEAST_EVAL_BYTES, Math.floor(available * 0.75));
+  return byteSize("--eval-memory", given, usual, LEAST_EVAL_BYTES);
+}
+
+/** Evaluations that are worth beginning at once with so much memory: nixpkgs alone takes some of it in each. */
+export function evalProcesses(memory: number, threads: number): number {
+  return Math.max(1, Math.min(threads, Math.floor(memory / EVAL_BYTES_EACH)));
 }
 
 /** Milliseconds between two refreshes of the index. */

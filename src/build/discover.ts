@@ -3,13 +3,14 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { NixcacheError, preview } from "../errors.ts";
 import { shortError } from "../nix/error-text.ts";
-import { Evaluator, type Source } from "../nix/evaluate.ts";
+import { type ApplyListener, Evaluator, type Source } from "../nix/evaluate.ts";
 import type { Environment } from "../nix/location.ts";
 import type { Step } from "./attribute-path.ts";
 import { type Discovery, Found } from "./discovery.ts";
+import { type Evaluated, evaluateAll, type MemoryBound } from "./evaluations.ts";
 import { compilePattern, nameExpression, type PathPattern } from "./pattern.ts";
 import { DEFAULT_OUTPUTS, fileSelector, flakeSelector, otherSystem, type Selector } from "./selector.ts";
-import { type Place, parseWalkLine, type WalkArguments, type WalkEvent, walkExpression } from "./walk.ts";
+import { parseWalkLine, type WalkArguments, type WalkEvent, walkExpression } from "./walk.ts";
 
 /** Where a newcomer's flake is. */
 const DEFAULT_FLAKE = "config";
@@ -19,6 +20,10 @@ const DEFAULT_FLAKE = "config";
  * message to itself. A package set may have thousands.
  */
 const EXPLAINED = 10;
+
+/** Of how many hosts, or other attributes, half is worth an evaluation of its own. */
+const SHARED_HOSTS = 2;
+const SHARED_NAMES = 100;
 
 export interface DiscoverOptions {
   readonly source: Source;
@@ -42,6 +47,10 @@ export interface DiscoverOptions {
   readonly extraArgs?: readonly string[];
   /** A folder for temporary files. */
   readonly temporary: string;
+  /** Evaluations at once, at most. Default: one. */
+  readonly processes?: number;
+  /** What they may use of the machine's memory. Default: all. */
+  readonly memory?: MemoryBound;
   /** Where the file of a store path is. Default: the path itself. */
   realPath?(storePath: string): string;
   /** A line that Nix wrote meanwhile: a warning, a trace of the flake's, what it fetches. Each comes once. */
@@ -54,7 +63,8 @@ export function defaultFlake(cwd: string): string | undefined {
 }
 
 /**
- * One evaluation, and one more for each attribute that breaks it (up to ten for those that `throw`).
+ * One evaluation, and one more for each attribute that breaks it (up to ten for those that `throw`); several where there
+ * are many attributes, or one would use too much memory. What is found is the same.
  *
  * @throws `usage` for a pattern or an output that is none; `nix-store` when the source cannot be evaluated at all;
  *   `build` when nothing is like a pattern of what shall be left out.
@@ -69,29 +79,32 @@ export async function discover(options: DiscoverOptions): Promise<Discovery> {
   const shown = new Set<string>();
 
   const posix = exclude.map(({ posix }) => posix.meant);
-  const walk = async (args: Omit<WalkArguments, "exclude" | "system">) => {
-    const events: WalkEvent[] = [];
-    const expression = walkExpression({ ...args, exclude: posix, system });
-    const { error } = await evaluator.apply(expression, (line) => {
-      const event = parseWalkLine(line);
-      if (event !== undefined) events.push(event);
-      else if (!shown.has(line)) {
-        shown.add(line);
-        options.onLine?.(line);
-      }
+  const walk = (
+    args: Omit<WalkArguments, "exclude" | "system">,
+    { onEvent, ...listener }: Omit<ApplyListener, "onLine"> & { onEvent(event: WalkEvent): void },
+  ) =>
+    evaluator.apply(walkExpression({ ...args, exclude: posix, system }), {
+      ...listener,
+      onLine(line) {
+        const event = parseWalkLine(line);
+        if (event !== undefined) onEvent(event);
+        else if (!shown.has(line)) {
+          shown.add(line);
+          options.onLine?.(line);
+        }
+      },
     });
-    return { events, error };
-  };
 
   const all = { selectors: selectors.map(compileSelector), include: include.map(({ posix }) => posix) };
-  for (let after: Place | null = null; ; ) {
-    const { events, error } = await walk({ ...all, after, catch: true });
-    for (const event of events) await found.add(event);
-    if (error.length === 0) break;
-    const culprit = culpritOf(events);
-    if (culprit === undefined || isSame(culprit, after)) throw cannotEvaluate(options.source, error);
-    found.breaks(culprit, shortError(error));
-    after = { selector: culprit.selector, path: culprit.path };
+  const steps = await evaluateAll((after, listener) => walk({ ...all, after, catch: true }, listener), {
+    processes: options.processes ?? 1,
+    memory: options.memory ?? { limit: Number.POSITIVE_INFINITY, used: () => undefined },
+    worth: (selector) => (selectors[selector]?.host === undefined ? SHARED_NAMES : SHARED_HOSTS),
+    failure: (ended) => cannotEvaluate(options.source, ended),
+  });
+  for (const step of steps) {
+    if (step.kind === "broken") found.breaks(step, shortError(step.error));
+    else await found.add(step);
   }
   for (const pattern of found.unmatched(exclude)) {
     if (otherSystem(pattern.steps, system) === undefined) throw excludesNothing(pattern);
@@ -99,7 +112,8 @@ export async function discover(options: DiscoverOptions): Promise<Discovery> {
 
   for (const place of found.thrown.slice(0, EXPLAINED)) {
     const selector = { paths: [place.path.map((name) => ({ name }))], recurse: false, required: true };
-    const { error } = await walk({ selectors: [selector], include: [], after: null, catch: false });
+    const args = { selectors: [selector], include: [], after: null, catch: false };
+    const { error } = await walk(args, { onEvent() {} });
     if (error.length > 0) found.breaks(place, shortError(error));
   }
   return found.result();
@@ -116,29 +130,19 @@ function compileSelector({ paths, recurse, required, host }: Selector): WalkArgu
   return { paths: paths.map((path) => path.map(compile)), recurse, required, ...(host && { host }) };
 }
 
-/**
- * What ended an evaluation: where it was, or when all was said of that, what it is in. So it is where a name further on
- * is no UTF-8, which newer versions of Nix cannot say.
- */
-function culpritOf(events: readonly WalkEvent[]): Place | undefined {
-  const last = events.at(-1);
-  if (last === undefined || last.kind === "begin" || last.kind === "names") return last;
-  return { selector: last.selector, path: last.path.slice(0, -1) };
-}
-
-/** Going on behind a place must not lead to it again. */
-function isSame(place: Place, other: Place | null): boolean {
-  return other !== null && place.selector === other.selector && Bun.deepEquals(place.path, other.path);
-}
-
 function excludesNothing({ text }: PathPattern): NixcacheError {
   return new NixcacheError("build", `--exclude ${preview(text)}: nothing that would be built is like this`, {
     hint: "Correct the pattern or leave it out. Nothing was built, as what it was meant for would be among it.",
   });
 }
 
-function cannotEvaluate(source: Source, error: readonly string[]): NixcacheError {
+function cannotEvaluate(source: Source, { error, killed }: Evaluated): NixcacheError {
   const name = "flake" in source ? `the flake ${source.flake}` : source.file;
+  if (killed !== undefined) {
+    return new NixcacheError("nix-store", `cannot evaluate ${name}: nix eval was ended by ${killed}`, {
+      hint: "Where memory ran out, name fewer outputs, or let fewer be evaluated at once with --eval-memory.",
+    });
+  }
   return new NixcacheError("nix-store", `cannot evaluate ${name}: ${shortError(error)}`, {
     hint: "See what Nix says about it in full: `nix flake check --no-build`, or `nix-instantiate` for a file.",
     cause: new Error(error.join("\n")),

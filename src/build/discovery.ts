@@ -3,8 +3,9 @@ import { readOutputsOf } from "../nix/derivation.ts";
 import { formatAttributePath, isPattern } from "./attribute-path.ts";
 import { Matches } from "./matches.ts";
 import type { PathPattern } from "./pattern.ts";
+import type { Place } from "./place.ts";
 import { DEFAULT_OUTPUTS, otherSystem, type Selector } from "./selector.ts";
-import type { Place, WalkEvent } from "./walk.ts";
+import type { WalkEvent } from "./walk.ts";
 
 export interface Target {
   /** The attribute path below the flake or file, as `nix build FLAKE#PATH` takes it; empty for a whole file. */

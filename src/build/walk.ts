@@ -9,14 +9,8 @@
 import { NixcacheError, preview } from "../errors.ts";
 import { nixString } from "../nix/nix-string.ts";
 import { type Expressions, REPLACED, SEPARATOR } from "./pattern.ts";
+import type { Place } from "./place.ts";
 import type { Selector } from "./selector.ts";
-
-/** A place in the order of the walk: selectors as given, in them names bytewise, a set before what is in it. */
-export interface Place {
-  /** Index into the selectors. */
-  readonly selector: number;
-  readonly path: readonly string[];
-}
 
 export interface WalkArguments {
   readonly selectors: readonly (Pick<Selector, "recurse" | "host" | "required"> & {
@@ -52,8 +46,8 @@ export type WalkEvent = Place &
     | { readonly kind: "foreign"; readonly system: string }
     /** No set although there is more of the path, or else neither a derivation nor a set to look into. */
     | { readonly kind: "other"; readonly type: string; readonly wanted: "set" | "derivation" }
-    /** How many names of a set the last pattern of a path matches, and whether that is the path's end. */
-    | { readonly kind: "names"; readonly count: number; readonly isEnd: boolean }
+    /** Names of a set, in their order, that the last pattern of a path matches; whether that is the path's end. */
+    | { readonly kind: "names"; readonly names: readonly string[]; readonly isEnd: boolean }
   );
 
 const MARK = "nixcache-walk ";
@@ -141,7 +135,7 @@ let
     in
     if !isAttrs value then say "other" place { type = typeOf value; wanted = "set"; } null
     else if wanted ? name then (if hasAttr wanted.name value then into wanted.name else missing selector place rest)
-    else if isLast then say "names" place { count = length names; isEnd = tail rest == [ ]; } (each into names)
+    else if isLast then say "names" place { inherit names; isEnd = tail rest == [ ]; } (each into names)
     else each into names;
 
   missing = selector: place: rest:

@@ -8,7 +8,7 @@ import { openNixStore } from "../nix/store.ts";
 import { configuredStore } from "../nix/store-setting.ts";
 import { type Arguments, usageError } from "./command.ts";
 import { discoverAll, openLines, originOf, rootsOfTarget } from "./publish-outputs.ts";
-import { flakeRequest, WANTED_ARGS } from "./publish-wanted.ts";
+import { flakeRequest, readEvalMemory, WANTED_ARGS } from "./publish-wanted.ts";
 
 export const CURRENT_ARGS = {
   "roots-from": {
@@ -23,18 +23,24 @@ export const CURRENT_ARGS = {
   },
   include: WANTED_ARGS.include,
   exclude: WANTED_ARGS.exclude,
+  "eval-memory": WANTED_ARGS["eval-memory"],
 } as const;
 
 /** @throws `usage`; `nix-store` when the flake cannot be evaluated */
 export async function readCurrent(given: Arguments, context: Context): Promise<CurrentOutputs | undefined> {
   const flake = given.text("roots-from");
   if (flake === undefined) {
-    const own = ["outputs", "include", "exclude"].find((name) => given.texts(name) !== undefined);
+    const own = ["outputs", "include", "exclude", "eval-memory"].find(
+      (name) => given.texts(name) !== undefined,
+    );
     if (own !== undefined) throw usageError(`--${own} is for the flake that --roots-from names`);
     return undefined;
   }
   const cwd = process.cwd();
-  const wanted = { requests: [flakeRequest(given, flakeReference(flake, cwd))], derivations: [], names: [] };
+  const wanted = {
+    requests: [flakeRequest(given, flakeReference(flake, cwd))],
+    ...{ derivations: [], names: [], evalMemory: readEvalMemory(given, context) },
+  };
   const storeRoot = await configuredStore(runCommand, context.env, context.signal);
   const store = openNixStore({ storeRoot, env: context.env });
   const lines = openLines(context);

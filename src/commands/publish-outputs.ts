@@ -7,7 +7,7 @@ import type { Discovery, Target } from "../build/discovery.ts";
 import { firstOutput, type OutputRow, outputRows } from "../build/report.ts";
 import { describeRequests, joinDiscoveries, localFolder } from "../build/request.ts";
 import { boundedRoots, rootsOf } from "../cache/roots.ts";
-import { outputsOrigin, publishOrigin, spoolDirectory } from "../config.ts";
+import { evalProcesses, outputsOrigin, publishOrigin, spoolDirectory } from "../config.ts";
 import { type Context, openCache } from "../context.ts";
 import { publicKeyOf } from "../nar/signing-key.ts";
 import { hold } from "../nix/gc-roots.ts";
@@ -16,6 +16,7 @@ import { PACK_MEMORY } from "../oci/pack-memory.ts";
 import type { LeftOut } from "../publish/complete.ts";
 import { type PublishContext, type PublishResult, publish } from "../publish/publish.ts";
 import { readCheckout } from "../system/git.ts";
+import { memoryOf } from "../system/memory.ts";
 import {
   type BuildLines,
   groupedLines,
@@ -133,9 +134,9 @@ export function openLines({ step, terminal, host }: Context): BuildLines {
 }
 
 export async function discoverAll(
-  { requests, derivations }: Pick<WantedOutputs, "requests" | "derivations">,
+  { requests, derivations, evalMemory }: Pick<WantedOutputs, "requests" | "derivations" | "evalMemory">,
   { store, storeRoot }: Pick<PublishSetup, "store" | "storeRoot">,
-  { env, signal, log }: Context,
+  { env, signal, log, threads }: Context,
   cwd: string,
   lines: Pick<BuildLines, "line">,
 ): Promise<Discovery> {
@@ -145,6 +146,8 @@ export async function discoverAll(
       ...request,
       ...{ env, signal, cwd, system: nixSystem(), temporary: spoolDirectory(env) },
       ...(storeRoot !== undefined && { extraArgs: ["--store", storeRoot] }),
+      processes: evalProcesses(evalMemory, threads),
+      memory: { limit: evalMemory, used: memoryOf },
       realPath: (path) => store.realPath(path),
       onLine: (line) => lines.line(line),
     });

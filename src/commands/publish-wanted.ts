@@ -6,7 +6,9 @@ import { defaultFlake } from "../build/discover.ts";
 import { type DerivationName, parseDerivation, parseInstallable } from "../build/installable.ts";
 import { readNames, type Unusable } from "../build/names.ts";
 import { flakeReference, type OutputsRequest } from "../build/request.ts";
+import { evalMemory } from "../config.ts";
 import type { Context } from "../context.ts";
+import { availableMemory } from "../system/memory.ts";
 import { type Arguments, usageError } from "./command.ts";
 
 export const WANTED_ARGS = {
@@ -40,6 +42,11 @@ export const WANTED_ARGS = {
     description: "Only attributes like this, such as packages.*.foo",
   },
   exclude: { type: "string", valueHint: "PATTERN…", description: "No attributes like this" },
+  "eval-memory": {
+    type: "string",
+    valueHint: "SIZE",
+    description: "Memory for evaluations together (three quarters of what is free)",
+  },
   strict: { type: "boolean", description: "Fail for attributes that cannot be evaluated" },
   watch: {
     type: "boolean",
@@ -63,6 +70,8 @@ export type Wanted =
       readonly requests: readonly OutputsRequest[];
       /** Of which outputs are to be built. */
       readonly derivations: readonly DerivationName[];
+      /** Bytes for evaluations together. */
+      readonly evalMemory: number;
       readonly strict: boolean;
       readonly watch: boolean;
     } & NamedThings);
@@ -110,7 +119,13 @@ export async function readWanted(given: Arguments, context: Context, cwd: string
   }
   if (watch && given.flag("dry-run")) throw usageError("--watch and --dry-run exclude each other");
   const strict = given.flag("strict") || requests.some(({ named }) => named);
-  return { kind: "outputs", requests, derivations, ...things, strict, watch };
+  const evalMemory = readEvalMemory(given, context);
+  return { kind: "outputs", requests, derivations, ...things, evalMemory, strict, watch };
+}
+
+/** @throws `usage` */
+export function readEvalMemory(given: Arguments, { env }: Pick<Context, "env">): number {
+  return evalMemory(given.text("eval-memory"), availableMemory(), env);
 }
 
 /** What --flake or --file names. */

@@ -29,6 +29,17 @@ export interface EvaluateOptions {
 export interface Evaluation {
   /** The lines of Nix's error; empty when there was none. */
   readonly error: readonly string[];
+  /** The signal that ended it from outside, such as for want of memory. */
+  readonly killed?: string;
+}
+
+export interface ApplyListener {
+  /** A line of standard error before an error, traces among them. */
+  onLine(line: string): void;
+  /** The process that evaluates. */
+  onStart?(pid: number): void;
+  /** Ends the evaluation, as `killed`. */
+  readonly stop?: AbortSignal;
 }
 
 /**
@@ -56,10 +67,9 @@ export class Evaluator {
   }
 
   /**
-   * @param onLine gets each line of standard error before an error, traces among them.
-   * @throws `nix-store` when Nix cannot be started or is killed; the reason of the signal when that fired.
+   * @throws `nix-store` when Nix cannot be started; the reason of the signal of the options when that fired.
    */
-  async apply(expression: string, onLine: (line: string) => void): Promise<Evaluation> {
+  async apply(expression: string, listener: ApplyListener): Promise<Evaluation> {
     const { signal } = this.#options;
     const error: string[] = [];
     let applied = false;
@@ -67,23 +77,28 @@ export class Evaluator {
       const line = Bun.stripANSI(raw);
       if (line === `trace: ${APPLIED}`) applied = true;
       else if (error.length > 0 || line.startsWith("error:")) error.push(line);
-      else onLine(line);
+      else listener.onLine(line);
     };
     const marked = `outputs: builtins.trace "${APPLIED}" ((${expression}) outputs)`;
-    const result = await this.#evaluate(marked, take);
+    const result = await this.#evaluate(marked, { ...listener, onLine: take });
     signal?.throwIfAborted();
     if (result.exitCode === 0) return { error: [] };
+    // Nix ends itself so, by a stack that is too deep.
+    if (result.signal === "SIGSEGV") error.push("error: stack overflow (possible infinite recursion)");
+    else if (result.signal !== null || listener.stop?.aborted)
+      return { error, killed: result.signal ?? "SIGTERM" };
     if (!applied) refuseTooOld(error.join("\n"));
     if (!applied && this.#knowsRoot && "flake" in this.#source) {
       this.#knowsRoot = false;
-      return await this.apply(expression, onLine);
+      return await this.apply(expression, listener);
     }
-    if (error.length === 0) error.push(`error: ${howItEnded(result)}`);
+    if (error.length === 0) error.push(`error: nix eval failed with status ${result.exitCode}`);
     return { error };
   }
 
-  async #evaluate(expression: string, onLine: (line: string) => void): Promise<LinesResult> {
-    const options = { ...this.#options, onLine };
+  async #evaluate(expression: string, listener: ApplyListener): Promise<LinesResult> {
+    const signals = [this.#options.signal, listener.stop].filter((signal) => signal !== undefined);
+    const options = { ...this.#options, ...listener, signal: AbortSignal.any(signals) };
     if (Buffer.byteLength(expression) < MAX_ARGUMENT_BYTES) {
       return await runLines(this.#command(expression), options);
     }
@@ -102,13 +117,4 @@ export class Evaluator {
     const search = ["--system", "none", "--option", "extra-extra-platforms", system];
     return [...nix, flake, "--no-write-lock-file", ...search, ...common];
   }
-}
-
-/** @throws `nix-store` when it was not Nix's own doing. */
-function howItEnded({ exitCode, signal }: LinesResult): string {
-  if (signal === "SIGSEGV") return "stack overflow (possible infinite recursion)";
-  if (signal === null) return `nix eval failed with status ${exitCode}`;
-  throw new NixcacheError("nix-store", `nix eval was ended by ${signal}`, {
-    hint: "Where memory ran out, evaluate fewer outputs at a time.",
-  });
 }

@@ -17,6 +17,8 @@ export interface LinesOptions {
   readonly keepOutput?: boolean | undefined;
   /** A line of standard error, without its newline. */
   onLine(line: string): void;
+  /** The process, once it is started. */
+  onStart?(pid: number): void;
 }
 
 export interface LinesResult {
@@ -38,6 +40,7 @@ export async function runLines(argv: readonly string[], options: LinesOptions): 
   const child = startProgram(argv, env, { stdout: options.keepOutput ? "pipe" : "ignore", cwd });
   const kept = child.stdout === undefined ? "" : new Response(child.stdout).text();
 
+  options.onStart?.(child.pid);
   let killer: Timer | undefined;
   const stop = () => {
     child.kill("SIGTERM");

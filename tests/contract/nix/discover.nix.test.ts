@@ -3,6 +3,7 @@ import { describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { defaultFlake } from "../../../src/build/discover.ts";
+import { memoryOf } from "../../../src/system/memory.ts";
 import { attributes, reasons, SYSTEM, withCountedNix } from "../../support/counted-nix.ts";
 import { flakeText, hasNix, shellDerivation } from "../../support/nix.ts";
 
@@ -234,6 +235,54 @@ describe.skipIf(!hasNix())("the real Nix", () => {
         "nixosConfigurations.web.config.system.build.toplevel",
       ]);
       expect(evaluations()).toBe(1);
+    });
+  });
+
+  test("several evaluations, at once and after another, find what one finds", async () => {
+    await withCountedNix(async ({ find, evaluations }) => {
+      const hosts = Array.from({ length: 12 }, (_, index) => {
+        const odd = [
+          'abort "no"',
+          'throw "not now"',
+          "{ }",
+          `sh "nixos-${index}" "mkdir $out" { system = "${OTHER}"; }`,
+        ];
+        const value = odd[index - 4] ?? `sh "nixos-${index}" "mkdir $out" { }`;
+        return `"h ${index}".config.system.build${index === 6 ? " = { }" : `.toplevel = ${value}`};`;
+      });
+      const text = flakeText(`
+        packages.${SYSTEM} = { a = sh "a" "mkdir $out" { }; b = { }.gone; c = sh "c" "mkdir $out" { }; d = 1; };
+        nixosConfigurations = {
+          ${hosts.join("\n")}
+          there = { pkgs.stdenv.buildPlatform.system = "${OTHER}"; config = abort "of another system"; };
+        };
+        devShells.${SYSTEM}.default = sh "shell" "mkdir $out" { };
+        hydraJobs.x.y = sh "y" "mkdir $out" { };
+      `);
+      const outputs = ["packages", "nixosConfigurations", "devShells", "hydraJobs.*.*", "gone*"];
+      const { lines: _, ...one } = await find(text, { outputs });
+      expect(one.targets.length).toBe(12);
+      expect(one.broken.length).toBe(5);
+      const single = evaluations();
+      const full = { limit: 1, used: () => 2 };
+      const free = { limit: 2, used: () => 1 };
+      for (const [processes, memory] of [
+        [1, full],
+        [3, free],
+        [3, full],
+      ] as const) {
+        const { lines: _, ...several } = await find(text, { outputs, processes, memory });
+        expect(several).toEqual(one);
+        expect(evaluations()).toBeGreaterThan(single);
+      }
+      // A process that is asked for by its number is one.
+      const seen: number[] = [];
+      const used = (pid: number) => {
+        seen.push(memoryOf(pid) ?? 0);
+        return 0;
+      };
+      await find(text, { outputs, memory: { limit: 1024 ** 4, used } });
+      expect(Math.max(...seen)).toBeGreaterThan(1024 ** 2);
     });
   });
 
