@@ -83,8 +83,9 @@ export function locateStore(
     settings.get("state") ??
     (root === "" ? (nonEmpty(env.NIX_STATE_DIR) ?? "/nix/var/nix") : `${root}/nix/var/nix`);
   const daemonSocket = `${stateDir}/daemon-socket/socket`;
-  // A daemon with a socket of its own mostly has a database of its own as well.
-  const isElsewhere = socket !== undefined && socket !== "" && socket !== daemonSocket;
+  // A daemon with a socket of its own mostly has a database of its own as well, unless it is said where that is.
+  const isOwn = socket !== undefined && socket !== "" && socket !== daemonSocket;
+  const isElsewhere = isOwn && !settings.has("state");
   return {
     storeDir,
     realStoreDir: settings.get("real") ?? (root === "" ? storeDir : `${root}/nix/store`),

@@ -28,6 +28,12 @@ describe("locateStore", () => {
       { ...DEFAULT, database: undefined, asksDaemon: true },
     ],
     [
+      "a daemon's socket, with the folder of its database",
+      undefined,
+      { NIX_REMOTE: "unix:///run/nix?state=/v" },
+      { ...DEFAULT, database: "/v/db/db.sqlite", asksDaemon: true },
+    ],
+    [
       "the usual socket by its name",
       undefined,
       { NIX_REMOTE: "unix:///nix/var/nix/daemon-socket/socket" },
