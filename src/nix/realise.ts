@@ -32,6 +32,8 @@ export async function realise(derivations: readonly string[], options: RealiseOp
     ...["nix-store", "--realise", "--keep-going"],
     // Or else build logs come twice: as plain messages too, which do not say whose they are.
     "--no-build-output",
+    // Whoever must keep the results keeps them by `hold`.
+    "--no-gc-warning",
     ...["--log-format", "internal-json"],
     ...(storeRoot === undefined ? [] : ["--store", storeRoot]),
     ...extraArgs,

@@ -74,6 +74,8 @@ describeWith(["nix"], "Nix's commands", () => {
       const args = ["publish", "--flake", flake, ...signing(cli.path("flake-cache")), "--json"];
       const published = await cli.run(args, { env: storeVariables(nix) });
       expect(published).toMatchObject({ code: 0 });
+      // Nothing that Nix is asked for by us is a reason for it to warn a person.
+      expect(published.stderr).not.toContain("warning:");
       server = await serve(cli.path("flake-cache"));
       const built = await nix.run("nix", ["build", "--no-link", "--json", `path:${flake}#top`]);
       top = JSON.parse(built)[0].outputs.out;
