@@ -7,6 +7,7 @@ import { fold } from "../../../src/protocol/fold.ts";
 import { refresh } from "../../../src/protocol/refresh.ts";
 import { MemoryStore } from "../../support/memory-store.ts";
 import { commitNames, party, storeHash, testEntry, viewOf } from "../../support/protocol.ts";
+import { indexLayer } from "../../support/segments.ts";
 
 const NAMES = ["a", "b", "c", "d", "e"];
 
@@ -174,6 +175,52 @@ describe("refresh", () => {
     store.blobs.set(layer, new TextEncoder().encode("something else"));
     await expect(refresh(reader, { list: true })).rejects.toMatchObject({ code: "corrupt" });
     expect(viewOf(reader, NAMES)).toEqual(["a"]);
+  });
+
+  test("a segment whose index layer is lost is an error, never a generation that is over", async () => {
+    for (const known of [false, true]) {
+      const store = new MemoryStore();
+      using publisher = party(store);
+      using reader = party(store);
+      await commitNames(publisher, ["a"]);
+      if (known) await refresh(reader);
+      const name = await commitNames(publisher, ["b"]);
+      store.blobs.delete(indexLayer(store, name));
+      const error = await refresh(reader, { list: true }).catch((error) => error);
+      expect([error.code, error.message]).toEqual(["corrupt", expect.stringContaining("is absent")]);
+      expect(viewOf(reader, NAMES)).toEqual(known ? ["a"] : []);
+      // Gone is one whose tag is 404 as well.
+      await store.deleteManifest(store.tags.get(segmentTag(name)) as never);
+      await refresh(reader, { list: true });
+      expect(viewOf(reader, NAMES)).toEqual(["a"]);
+    }
+  });
+
+  test("a tombstone wins over everything: the segment's tag, its manifest, a root that covers it, the local index", async () => {
+    for (const hidden of [true, false]) {
+      for (const folded of [true, false]) {
+        const store = new MemoryStore();
+        using publisher = party(store);
+        using reader = party(store);
+        const over = await commitNames(publisher, ["a", "b"]);
+        await commitNames(publisher, ["b", "c"]);
+        if (folded) await fold(publisher);
+        await refresh(reader, { list: true });
+        expect(viewOf(reader, NAMES)).toEqual(["a", "b", "c"]);
+        const tag = segmentTag(over);
+        const segment = store.manifests.get(store.tags.get(tag) as never);
+        await store.writeManifest(deadTag(tag, publisher.host.time), "", segment?.bytes as Uint8Array);
+        if (hidden) store.hidden.add(tag);
+        for (const context of [reader, party(store)]) {
+          await refresh(context, { list: true });
+          expect([hidden, folded, viewOf(context, NAMES)]).toEqual([hidden, folded, ["b", "c"]]);
+        }
+        // For ever, whatever the list says of the tombstone later.
+        store.hidden.add(deadTag(tag, publisher.host.time));
+        await refresh(reader, { list: true });
+        expect(viewOf(reader, NAMES)).toEqual(["b", "c"]);
+      }
+    }
   });
 
   test("defect 1: a failed read is an error, never an empty index", async () => {
