@@ -115,6 +115,15 @@ export class MemoryStore implements Store {
   }
 }
 
+/** The same cache once more: what is done to it does nothing to the other. */
+export function cloneStore({ blobs, manifests, tags }: MemoryStore): MemoryStore {
+  const store = new MemoryStore();
+  for (const [digest, bytes] of blobs) store.blobs.set(digest, bytes);
+  for (const [digest, manifest] of manifests) store.manifests.set(digest, manifest);
+  for (const [tag, digest] of tags) store.tags.set(tag, digest);
+  return store;
+}
+
 /** As the stores read it. */
 async function readFile(file: string): Promise<Uint8Array> {
   try {

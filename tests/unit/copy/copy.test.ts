@@ -19,7 +19,7 @@ import { foldOrWarn } from "../../../src/protocol/fold.ts";
 import { GenerationWriter } from "../../../src/protocol/generation.ts";
 import { readLayer } from "../../../src/protocol/layer-blob.ts";
 import { refresh } from "../../../src/protocol/refresh.ts";
-import { MemoryStore, withMethods } from "../../support/memory-store.ts";
+import { cloneStore, MemoryStore, withMethods } from "../../support/memory-store.ts";
 import {
   commitNames,
   party,
@@ -68,15 +68,6 @@ async function fill(publisher: TestParty): Promise<string[]> {
   names.push(await commitNames(publisher, ["d", "shared"], { ...MAIN, source: "repo next" }));
   await foldOrWarn(publisher);
   return names;
-}
-
-/** The same cache once more. */
-function clone({ blobs, manifests, tags }: MemoryStore): MemoryStore {
-  const store = new MemoryStore();
-  for (const [digest, bytes] of blobs) store.blobs.set(digest, bytes);
-  for (const [digest, manifest] of manifests) store.manifests.set(digest, manifest);
-  for (const [tag, digest] of tags) store.tags.set(tag, digest);
-  return store;
 }
 
 /** The tags of generations, with the digests under them. */
@@ -524,7 +515,7 @@ describe("a destination that loses things", () => {
     const names = await fill(publisher);
     const start = publisher.host.time + 30 * DAY;
     for (let at = 1; ; at++) {
-      const [from, to] = [clone(filled), new MemoryStore()];
+      const [from, to] = [cloneStore(filled), new MemoryStore()];
       publisher.host.time = start;
       using copier = party(to, publisher.host);
       using collector = party(to, publisher.host);
@@ -563,7 +554,7 @@ describe("a copy that was killed", () => {
       const names = await fill(publisher);
       const start = publisher.host.time;
       for (let at = 1; ; at++) {
-        const [from, to] = [clone(filled), new MemoryStore()];
+        const [from, to] = [cloneStore(filled), new MemoryStore()];
         const isOld = at % 3 === 0;
         publisher.host.time = start + (isOld ? 10 * DAY : 0);
         if (kind === "lax") [to.strictness, to.refusesMissing] = ["unknown", false];

@@ -80,6 +80,26 @@ describe("gc in a folder", () => {
       await expect(store.collectBlobs?.() ?? Promise.resolve()).rejects.toMatchObject({ code: "corrupt" });
     }));
 
+  test("an upload of what is there begins its day anew", () =>
+    withFolder(async (folder) => {
+      const clock = { time: Date.now() };
+      const host = { now: () => clock.time, random: Math.random, sleep: (ms: number) => Bun.sleep(ms) };
+      const store = openLayout(folder, { host });
+      const { blob } = testEntry("path");
+      const other = testEntry("other").blob;
+      for (const each of [blob, other]) await store.writeBlob(each);
+      clock.time += 23 * HOUR;
+      await store.writeBlob(blob);
+      clock.time += 23 * HOUR;
+      expect(await store.collectBlobs?.()).toMatchObject({ blobs: 1 });
+      expect([await store.statBlob(blob.digest), await store.statBlob(other.digest)]).toEqual([
+        blob.size,
+        undefined,
+      ]);
+      clock.time += 2 * HOUR;
+      expect(await store.collectBlobs?.()).toMatchObject({ blobs: 1 });
+    }));
+
   const late = { now: () => Date.now() + 3 * DAY, random: Math.random, sleep: (ms: number) => Bun.sleep(ms) };
 
   test("never removes what a commit has found, whoever comes first", () =>

@@ -8,11 +8,12 @@ import { checkPinName, type PinTerms, pin } from "../../../src/pins/pin.ts";
 import { unpin } from "../../../src/pins/unpin.ts";
 import { foldOrWarn } from "../../../src/protocol/fold.ts";
 import { refresh } from "../../../src/protocol/refresh.ts";
-import { MemoryStore } from "../../support/memory-store.ts";
+import { cloneStore, MemoryStore } from "../../support/memory-store.ts";
 import {
   commitEntries,
   commitNames,
   party,
+  TestHost,
   type TestParty,
   testEntry,
   testPath,
@@ -292,50 +293,154 @@ describe("unpinned", () => {
     ]);
   });
 
-  test("killed at any request, of unpin or of gc, is never a pin without an end", async () => {
-    class Killed extends Error {}
-    for (const who of ["unpin", "gc"]) {
+  class Killed extends Error {}
+
+  /** Runs it until the request with this number, at which it is killed. Answers whether it was. */
+  async function killedAt(store: MemoryStore, at: number, run: () => Promise<unknown>): Promise<boolean> {
+    let left = at;
+    store.before = () => {
+      if (--left <= 0) throw new Killed();
+    };
+    await run().catch((error) => {
+      if (!(error instanceof Killed)) throw error;
+    });
+    store.before = () => {};
+    return left <= 0;
+  }
+
+  /** A pin of two revisions, of which the older one has no end of its own: the newer one is what says so. */
+  async function pinTwice(context: TestParty): Promise<void> {
+    await commitNames(context, ["app", "lib"], { ...MAIN, source: "paths" });
+    // In another second, so that the names of the three have an order.
+    context.host.time += HOUR / 2;
+    await pinned(context, "p", testPath("app"), { keepRevisions: 2 });
+    context.host.time += HOUR / 2;
+    await pinned(context, "p", testPath("lib"), { keepRevisions: 2, keepDays: 4 });
+  }
+
+  /** What a machine that has never seen the cache takes the pin for. */
+  async function seenPin(store: MemoryStore, from: TestParty) {
+    using reader = party(store, from.host);
+    await refresh(reader, { list: true });
+    const pin = pinsOf(reader.database.view.generations()).get("p");
+    return pin?.newest && { path: pin.newest.record.roots, until: pin.until };
+  }
+
+  /** A cache with the pin `p` as `setUp` leaves it, over and over, and the time by then. */
+  async function prepared(setUp: (context: TestParty) => Promise<unknown>) {
+    const store = new MemoryStore();
+    using person = party(store);
+    await setUp(person);
+    const before = await seenPin(store, person);
+    return { before, again: () => ({ store: cloneStore(store), host: new TestHost(person.host.time) }) };
+  }
+
+  test.each([
+    ["old", 30 * HOUR],
+    ["young", HOUR],
+    ["of which one is old", 23.75 * HOUR],
+  ])(
+    "killed at any request while its revisions are %s, is as it was or over, and over once it went through",
+    async (_, age) => {
+      const { before, again } = await prepared(async (context) => {
+        await pinTwice(context);
+        context.host.time += age;
+      });
+      let kills = 0;
       for (let at = 1; ; at++) {
-        const store = new MemoryStore();
-        using person = party(store);
-        await commitNames(person, ["app", "lib"], { ...MAIN, source: "paths" });
-        // The older revision has no end of its own; the newer one is what says so.
-        await pinned(person, "p", testPath("app"), { keepRevisions: 2 });
-        person.host.time += HOUR;
-        await pinned(person, "p", testPath("lib"), { keepRevisions: 2, keepDays: 2 });
-        let left = at;
-        const arm = () => {
-          store.before = () => {
-            if (--left <= 0) throw new Killed();
-          };
-        };
-        const run = async (what: () => Promise<unknown>) => {
-          await what().catch((error) => {
-            if (!(error instanceof Killed)) throw error;
-          });
-          store.before = () => {};
-        };
-        if (who === "unpin") {
-          person.host.time += 30 * HOUR;
-          arm();
-          await run(() => unpin(person, "p", "test"));
-          person.host.time += HOUR;
-          using next = party(store, person.host);
-          // It says that it failed, so the person does it again.
-          if (left <= 0) await unpin(next, "p", "test").catch(() => {});
-        } else {
-          person.host.time += 50 * HOUR;
-          using collector = party(store, person.host);
-          arm();
-          await run(() => collectGarbage(collector, POLICY));
-          await collect(store, person);
+        const { store, host } = again();
+        using person = party(store, host);
+        const isKilled = await killedAt(store, at, () => unpin(person, "p", "test"));
+        const after = await seenPin(store, person);
+        expect([undefined, before]).toContainEqual(after);
+        if (!isKilled) expect(after).toBeUndefined();
+        if (after !== undefined) {
+          // It said that it failed, so the person does it again.
+          using other = party(store, host);
+          await unpin(other, "p", "test");
+          kills++;
         }
+        // It stays so, whoever collects.
+        host.time += 2 * DAY;
+        await collect(store, person);
         expect((await records(store)).filter(({ source }) => source === "pin:p")).toEqual([]);
-        if (left > 0) {
-          expect(at).toBeGreaterThan(12);
-          break;
-        }
+        if (isKilled) continue;
+        expect(at).toBeGreaterThan(12);
+        expect(kills).toBeGreaterThan(5);
+        break;
       }
+    },
+    60_000,
+  );
+
+  /** Ends what it does while one tombstone after the other is the request that is lost, whatever else went through. */
+  async function losingEach(
+    setUp: (context: TestParty) => Promise<void>,
+    run: (context: TestParty) => Promise<unknown>,
+  ): Promise<void> {
+    const { before, again } = await prepared(setUp);
+    const victims = again().store.tagsOf("seg-");
+    expect(victims.length).toBeGreaterThan(2);
+    for (const victim of victims) {
+      const { store, host } = again();
+      using person = party(store, host);
+      store.before = (call, subject) => {
+        if (call === "writeManifest" && subject.startsWith("dead-") && subject.endsWith(victim.slice(-16)))
+          throw new Killed();
+      };
+      await run(person).catch((error) => {
+        if (!(error instanceof Killed)) throw error;
+      });
+      store.before = () => {};
+      expect([undefined, before]).toContainEqual(await seenPin(store, person));
+    }
+  }
+
+  test.each<[string, (context: TestParty) => Promise<void>, (context: TestParty) => Promise<unknown>]>([
+    [
+      "of unpin",
+      async (context) => {
+        await pinTwice(context);
+        context.host.time += 2 * DAY;
+      },
+      (context) => unpin(context, "p", "test"),
+    ],
+    [
+      "of gc, once its time is over",
+      async (context) => {
+        await pinTwice(context);
+        context.host.time += 5 * DAY;
+      },
+      (context) => collectGarbage(context, POLICY),
+    ],
+    [
+      "of gc, once it was unpinned",
+      async (context) => {
+        await pinTwice(context);
+        await unpin(context, "p", "test");
+        context.host.time += 2 * DAY;
+      },
+      (context) => collectGarbage(context, POLICY),
+    ],
+  ])("is as it was or over, whichever tombstone is lost: %s", async (_, setUp, run) => {
+    await losingEach(setUp, run);
+  });
+
+  test("or over by its time, is never a pin without an end, at whichever request gc is killed", async () => {
+    const { before, again } = await prepared(async (context) => {
+      await pinTwice(context);
+      context.host.time += 5 * DAY;
+    });
+    for (let at = 1; ; at++) {
+      const { store, host } = again();
+      using collector = party(store, host);
+      const isKilled = await killedAt(store, at, () => collectGarbage(collector, POLICY));
+      expect([undefined, before]).toContainEqual(await seenPin(store, collector));
+      await collect(store, collector);
+      expect((await records(store)).filter(({ source }) => source === "pin:p")).toEqual([]);
+      if (isKilled) continue;
+      expect(at).toBeGreaterThan(12);
+      break;
     }
   }, 60_000);
 });
