@@ -71,35 +71,44 @@ function numberOf(text: string): number | undefined {
   return parts?.reduce((sum, part) => sum * 256 + part, 0);
 }
 
-/** A request that did not get past its proxy. */
+/** A request that did not get to its proxy, or not past it. */
 export class ProxyFailure extends Error {
   override readonly name = "ProxyFailure";
   readonly code: "ProxyConnectionRefused" | "ProxyFailure";
 
-  constructor(variable: string, cause: unknown) {
-    const code = systemCode(cause) ?? "";
-    const [found, refused] = describe(code, cause);
-    super(`${found} (the proxy is the one that ${variable} names)`, { cause });
+  constructor(variable: string, { text, refused }: Reason, cause: unknown) {
+    super(`${text} (the proxy is the one that ${variable} names)`, { cause });
     this.code = refused ? "ProxyConnectionRefused" : "ProxyFailure";
   }
 }
 
-function describe(code: string, cause: unknown): [text: string, refused: boolean] {
-  if (/REFUSED/i.test(code)) return ["nobody listens at the proxy (connection refused)", true];
-  if (code === "ENOTFOUND") return ["the proxy has no address (DNS)", true];
-  if (code === "UnsupportedProxyProtocol")
-    return ["the proxy is of a kind that is not known, expected http://", true];
-  return [messageOf(cause), false];
+interface Reason {
+  readonly text: string;
+  /** Whether another try is of little use. */
+  readonly refused: boolean;
 }
 
-/** `send`, with failures that say when a proxy stands in between. */
+/** Undefined for what may as well be of the server behind it, such as its certificate. */
+function reasonOf(error: unknown): Reason | undefined {
+  const code = systemCode(error) ?? "";
+  if (/REFUSED/i.test(code))
+    return { text: "nobody listens at the proxy (connection refused)", refused: true };
+  // Behind a proxy no name is looked up but its own.
+  if (code === "ENOTFOUND") return { text: "the proxy has no address (DNS)", refused: true };
+  if (code === "UnsupportedProxyProtocol")
+    return { text: "the proxy is of a kind that is not known, expected http://", refused: true };
+  return code === "ERR_PROXY_TUNNEL" ? { text: messageOf(error), refused: false } : undefined;
+}
+
+/** `send`, with failures that say when they are of a proxy. */
 export function tellingOfProxies(env: Environment, send: Fetch): Fetch {
   return async (url, init) => {
     try {
       return await send(url, init);
     } catch (error) {
-      const variable = init.signal?.aborted ? undefined : proxyVariable(url, env, "bun");
-      throw variable === undefined ? error : new ProxyFailure(variable, error);
+      const reason = reasonOf(error);
+      const variable = reason && proxyVariable(url, env, "bun");
+      throw variable === undefined ? error : new ProxyFailure(variable, reason as Reason, error);
     }
   };
 }

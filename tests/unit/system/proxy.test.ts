@@ -84,7 +84,6 @@ describe("a failure says that a proxy stands in between, and holds nothing of it
     ["ENOTFOUND", "getaddrinfo ENOTFOUND user:hunter2", "the proxy has no address (DNS)", "refused"],
     ["UnsupportedProxyProtocol", "x", "is of a kind that is not known", "refused"],
     ["ERR_PROXY_TUNNEL", "Proxy refused to open a tunnel: 407 P", "tunnel: 407 P", undefined],
-    ["ECONNRESET", "reset", "reset", undefined],
   ])("%s", async (code, message, expected, few) => {
     const { failure, few: found } = await tell(code, message);
     expect(failure.message).toContain(expected);
@@ -92,6 +91,13 @@ describe("a failure says that a proxy stands in between, and holds nothing of it
     expect(failure.message).not.toMatch(/hunter2|proxy\.lan/);
     expect(failure.hint).toContain("NO_PROXY");
     expect(found as never).toBe(few as never);
+  });
+
+  test("but not what may be of the server behind it", async () => {
+    for (const code of ["ECONNRESET", "CERT_HAS_EXPIRED"]) {
+      const send = tellingOfProxies({ http_proxy: P }, failing(code, "x"));
+      expect(await send(HTTP, {}).catch((thrown) => thrown.code)).toBe(code);
+    }
   });
 
   test("but not where none does", async () => {
