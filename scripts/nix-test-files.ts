@@ -29,7 +29,6 @@ export const REPEATED_WITH_NEWER_NIX = [
   "tests/e2e/serve-broken.test.ts",
   "tests/e2e/use.test.ts",
   "tests/e2e/watch.test.ts",
-  "tests/e2e/writable.test.ts",
 ];
 
 /** The files with tests that are skipped where Nix is missing. */
