@@ -83,6 +83,15 @@ test("files leave with their layer", async () => {
   expect(plain.query("SELECT count(*) AS n FROM attached").get()).toEqual({ n: 1 });
 });
 
+test("of several paths that have a file, that of a signed one is found, though another was made later", async () => {
+  const entry = entryOf(lineWith("signed", 1, { "log/x.drv": { text: "signed" } }));
+  const sigs = [`k-1:${Buffer.alloc(64, 1).toString("base64")}`];
+  const signed = encodeEntry({ ...entry, info: { ...entry.info, sigs } });
+  await addLayer(signed);
+  await addLayer(lineWith("later", 9, { "log/x.drv": { text: "later" } }));
+  expect(database.view.attached("log/x.drv")).toEqual({ text: "signed" });
+});
+
 test("an attached file is found through an index, however many entries there are", () => {
   using plain = new Database(database.path, { readonly: true });
   const plan = plain

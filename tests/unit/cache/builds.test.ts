@@ -105,6 +105,10 @@ describe("of two builds of a path", () => {
     expect(shown([signed, broken], ring([MINE]))).toEqual(signed);
     expect(shown([signed, broken], ring([], [MINE]))).toEqual(signed);
     expect(standingOf(broken, ring([OTHER], []))).toBe(Standing.SignedByUnknown);
+    // Another signature that is good does not help those who trust the name.
+    const others = made({ content: "B", added: 9, keys: [OTHER], sigs: ["mine-1:AAAA"] });
+    expect(standingOf(others, ring([MINE], [OTHER]))).toBe(Standing.Unsigned);
+    expect(standingOf(others, ring([], [OTHER]))).toBe(Standing.SignedByNamed);
   });
 
   test("a reference more or less, or another size, is another build", () => {
@@ -113,6 +117,10 @@ describe("of two builds of a path", () => {
       const first = made({ keys: [MINE] });
       expect(buildsOf([first, later])).toHaveLength(2);
       expect(shown([first, later], ring([], [MINE]))).toEqual(first);
+      // No signature on the one is given to the other.
+      const signedLater = made({ added: 9, info, keys: [OTHER] });
+      expect(buildsOf([first, signedLater])).toEqual([first, signedLater]);
+      expect(shown([first, signedLater], ring([], [MINE, OTHER]))).toEqual(signedLater);
     }
   });
 

@@ -106,3 +106,40 @@ test("two keys that sign the same build at the same moment: clients of either ta
     expect(reader.database.view.narinfo(P)).toBe(line?.narinfo);
   }
 });
+
+test("a key that a later generation names counts at once, for whoever has the index open", async () => {
+  const store = new MemoryStore();
+  using publisher = party(store);
+  using reader = party(store);
+  await commitPaths(publisher, { p: { ...BUILDS.old } });
+  await commitPaths(publisher, { p: { ...BUILDS.forged } });
+  await refresh(reader, { list: true });
+  const shownHash = () => {
+    const line = reader.database.view.line(P);
+    return line && entryOf(line).info.narHash;
+  };
+  // Nobody knows either key, so the later one is shown.
+  expect(shownHash()).toBe(hashOf(BUILDS.forged ?? {}));
+  const keys = [OLD, NEW].map((key) => formatPublicKey(publicKeyOf(key)));
+  publisher.host.time += 60_000;
+  await commitPaths(publisher, { q: {} }, { keys });
+  await refresh(reader, { list: true });
+  expect(shownHash()).toBe(hashOf(BUILDS.old ?? {}));
+});
+
+test("of a root layer with several lines for a path the path is counted once, in a large layer and in a small one", async () => {
+  const store = new MemoryStore();
+  using publisher = party(store);
+  const others = Object.fromEntries(Array.from({ length: 300 }, (_, i) => [`other-${i}`, {}]));
+  await commitPaths(publisher, others);
+  await fold(publisher);
+  await commitPaths(publisher, { p: { ...BUILDS.old } });
+  await commitPaths(publisher, { p: { ...BUILDS.new } });
+  await fold(publisher);
+  using reader = party(store);
+  await refresh(reader, { list: true });
+  const { view } = reader.database;
+  expect(view.layers()).toHaveLength(2);
+  expect(view.linesOf(P)).toHaveLength(2);
+  expect(view.count()).toBe(301);
+});

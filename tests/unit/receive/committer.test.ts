@@ -250,6 +250,25 @@ test("listing, log, realisation and debuginfo go with their entry, whenever they
   await expectCommitted(store, [path]);
 });
 
+test("another build of a path gets nothing of the one that it replaces", async () => {
+  const store = new MemoryStore();
+  using server = receiving(store);
+  const path = uploadedPath("a");
+  await server.upload(path);
+  expect((await server.put(`${path.hash}.ls`, "{}")).status).toBe(201);
+  expect((await server.put("debuginfo/0123", `{"archive":"../nar/${path.file}"}`)).status).toBe(201);
+  await server.commit();
+  const { view } = server.machine.database;
+  expect(view.listing(path.hash)).toBeDefined();
+  const rebuilt = uploadedPath("a", { content: "rebuilt" });
+  using later = receiving(store, { machine: server.machine });
+  expect((await later.upload(rebuilt)).status).toBe(201);
+  await later.commit();
+  const entry = entryOf(server.machine.database.view.line(path.hash) as never);
+  expect(entry).toMatchObject({ info: { narHash: rebuilt.info.narHash, sigs: [] } });
+  expect([entry.listing, entry.attached]).toEqual([undefined, undefined]);
+});
+
 test("what is put again while it is committed is committed again", async () => {
   const store = new MemoryStore();
   using server = receiving(store);
