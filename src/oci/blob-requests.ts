@@ -12,7 +12,10 @@ import { isFault, lastAnswer, type RetryPolicy, withAttempts, withRetry } from "
 import { StorageLinks } from "./storage-links.ts";
 import { type Answer, isPage, lengthOf, unexpected } from "./transport.ts";
 
-/** How long no range is asked for after a request for one was answered in some odd way, in milliseconds. */
+/** So many ranges in a row that are answered in some odd way are no accident on the way. */
+const ODD_IN_A_ROW = 3;
+
+/** How long no range is asked for then, in milliseconds. */
 const NO_RANGES_MS = 10 * 60_000;
 
 /** An answer, and the size of the whole blob where it says that. */
@@ -22,6 +25,7 @@ export class BlobRequests {
   readonly #context: RegistryContext;
   readonly #links: StorageLinks;
   #ignoresRange: boolean;
+  #oddInARow = 0;
   #noRangesUntil = Number.NEGATIVE_INFINITY;
 
   constructor(context: RegistryContext) {
@@ -99,6 +103,7 @@ export class BlobRequests {
     const got = answer.status === 206 ? contentRange(answer) : undefined;
     if (got?.first === from) {
       this.#ignoresRange = false;
+      this.#oddInARow = 0;
       return { body, close, total: got.total, skip: 0, exact: true };
     }
     const total = lengthOf(answer);
@@ -130,7 +135,8 @@ export class BlobRequests {
 
   async #insteadOfRange(ask: () => Promise<Found | undefined>): Promise<Found | undefined> {
     const found = await ask();
-    if (found !== undefined) this.#noRangesUntil = this.#context.network.now() + NO_RANGES_MS;
+    if (found !== undefined && ++this.#oddInARow >= ODD_IN_A_ROW)
+      this.#noRangesUntil = this.#context.network.now() + NO_RANGES_MS;
     return found;
   }
 
