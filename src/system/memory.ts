@@ -7,6 +7,7 @@
 import { readFileSync } from "node:fs";
 import { totalmem } from "node:os";
 import { dirname, join } from "node:path";
+import { childEnvironment } from "../child-environment.ts";
 
 /** The text of a file; undefined where it cannot be read. */
 export type ReadText = (file: string) => string | undefined;
@@ -85,7 +86,10 @@ function askPs(pid: number): number | undefined {
   const now = performance.now();
   const known = asked.get(pid);
   if (known !== undefined && now - known.at < ASK_EVERY_MS) return known.bytes;
-  const { stdout } = Bun.spawnSync(["ps", "-o", "rss=", "-p", `${pid}`], { stderr: "ignore" });
+  const { stdout } = Bun.spawnSync(["/bin/ps", "-o", "rss=", "-p", `${pid}`], {
+    env: childEnvironment({}),
+    stderr: "ignore",
+  });
   const kib = Number.parseInt(stdout.toString(), 10);
   const bytes = Number.isNaN(kib) ? undefined : kib * 1024;
   // Processes come and go; what is old is of no use.

@@ -4,7 +4,7 @@
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
-import { mkdir, readdir, writeFile } from "node:fs/promises";
+import { mkdir, readdir, rm, writeFile } from "node:fs/promises";
 import { type Cli, openCli, type RunOptions } from "../support/cli.ts";
 import { Cleanup } from "../support/lease.ts";
 import { describeWith, openNix } from "../support/needs.ts";
@@ -148,8 +148,13 @@ describeWith(["nix", "registry"], "publish", () => {
     await refused([argument, "--cache", "./new"], { code: 3, says });
   });
 
-  test("a path that is not valid beside one that is: nothing is published", async () => {
-    await refused([path, MISSING, "--cache", "./new"], { code: 3, says: MISSING });
+  test("a path that is not valid beside one that is: it is told, and the other is published", async () => {
+    const args = ["publish", path, MISSING, "--cache", "./beside", "--upstream", ""];
+    const { code, stderr } = await cli.run(args, { env: store });
+    expect(code).toBe(12);
+    expect(stderr).toContain(`left out ${MISSING}: ${MISSING} is not a valid path of the Nix store`);
+    expect(stderr).toContain("published 1 path to ./beside");
+    await rm(cli.path("cwd", "beside"), { recursive: true });
   });
 
   const KEYS: [name: string, file: string][] = [
