@@ -189,7 +189,10 @@ export class Year implements Disposable {
     };
     const methods = Object.entries(this.store).map(([name, value]) => [
       name,
-      typeof value === "function" ? (...args: unknown[]) => call(() => value(...args)) : value,
+      // What the store has seen of the registry is no request.
+      typeof value === "function" && name !== "ignoresRange"
+        ? (...args: unknown[]) => call(() => value(...args))
+        : value,
     ]);
     return Object.fromEntries(methods) as Store;
   }
