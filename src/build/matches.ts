@@ -12,7 +12,7 @@ export class Matches {
 
   see(event: WalkEvent): void {
     const { kind, path } = event;
-    if (kind === "begin" || (kind === "names" && (event.names.length === 0 || !event.isEnd))) return;
+    if (kind === "begin" || (kind === "names" && (event.count === 0 || !event.isEnd))) return;
     this.#selectors.add(event.selector);
     if (kind === "names") return;
     // What is below anything else was not looked at, so a pattern that leads there may have meant it.

@@ -46,8 +46,16 @@ export type WalkEvent = Place &
     | { readonly kind: "foreign"; readonly system: string }
     /** No set although there is more of the path, or else neither a derivation nor a set to look into. */
     | { readonly kind: "other"; readonly type: string; readonly wanted: "set" | "derivation" }
-    /** Names of a set, in their order, that the last pattern of a path matches; whether that is the path's end. */
-    | { readonly kind: "names"; readonly names: readonly string[]; readonly isEnd: boolean }
+    /**
+     * How many names of a set the last pattern of a path matches; whether that is the path's end. Of the names those
+     * in ASCII, in their order: Nix from 2.14 on ends where it is to say one that is no UTF-8.
+     */
+    | {
+        readonly kind: "names";
+        readonly count: number;
+        readonly names: readonly string[];
+        readonly isEnd: boolean;
+      }
   );
 
 const MARK = "nixcache-walk ";
@@ -135,7 +143,11 @@ let
     in
     if !isAttrs value then say "other" place { type = typeOf value; wanted = "set"; } null
     else if wanted ? name then (if hasAttr wanted.name value then into wanted.name else missing selector place rest)
-    else if isLast then say "names" place { inherit names; isEnd = tail rest == [ ]; } (each into names)
+    else if isLast then say "names" place {
+        count = length names;
+        names = filter (name: match "[ -~]*" name != null) names;
+        isEnd = tail rest == [ ];
+      } (each into names)
     else each into names;
 
   missing = selector: place: rest:

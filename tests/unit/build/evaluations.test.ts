@@ -76,7 +76,13 @@ function* walk(
     }
     const here = { selector, path: [...set] };
     if (isPassed(here)) continue;
-    yield { kind: "names", ...here, names: Object.keys(leaves), isEnd: false };
+    yield {
+      kind: "names",
+      ...here,
+      count: Object.keys(leaves).length,
+      names: Object.keys(leaves),
+      isEnd: false,
+    };
     for (const [name, { does, bytes }] of Object.entries(leaves)) {
       if (isPassed({ selector, path: [...set, name] })) continue;
       for (let length = 0; length <= inside.length; length++) {
