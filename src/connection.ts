@@ -49,14 +49,6 @@ const PROBLEMS: Readonly<Record<string, ConnectionProblem>> = {
     reason: "the TLS handshake failed",
     hint: "Check the port. The server may ask for a certificate of the client, or know no TLS newer than 1.1.",
   },
-  TooManyRedirects: {
-    reason: "the server redirects without end",
-    hint: "Check the address, and how the server or the proxy before it is set up.",
-  },
-  UnsupportedRedirectProtocol: {
-    reason: "the server redirects to what is no http:// or https:// address",
-    hint: "Check the address, and how the server or the proxy before it is set up.",
-  },
   Malformed_HTTP_Response: {
     reason: "the server speaks something else than HTTP/1.1",
     hint: "Check the port of the address.",

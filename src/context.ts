@@ -17,6 +17,8 @@ import {
 } from "./config.ts";
 import type { Host } from "./host.ts";
 import type { PublicKey } from "./nar/signing-key.ts";
+import type { Web } from "./network/egress.ts";
+import { DIRECT_WEB } from "./network/web.ts";
 import { BlobCache } from "./oci/blob-cache.ts";
 import { type Credentials, findCredentials } from "./oci/credentials.ts";
 import { gitHubPackages } from "./oci/github-packages.ts";
@@ -30,8 +32,8 @@ import type { Store } from "./oci/store.ts";
 import { readBlobRange } from "./protocol/blob-range.ts";
 import type { ProtocolContext } from "./protocol/context.ts";
 import { MemoryBudget } from "./serve/memory.ts";
-import { type Fetch, readAuthorities, trusting } from "./system/certificates.ts";
-import { tellingOfProxies } from "./system/proxy.ts";
+import { readAuthorities, trusting } from "./system/certificates.ts";
+import { hasProxy, proxyVariable, tellingOfProxies } from "./system/proxy.ts";
 import type { StandardInput } from "./system/standard-input.ts";
 import { tellingProtocols } from "./system/wrong-protocol.ts";
 import type { Log } from "./terminal/log.ts";
@@ -96,16 +98,21 @@ export function threadCount(): number {
   return Math.max(1, cpus().length);
 }
 
-/** The network's fetch, trusting whom Nix trusts. It rejects with `filesystem` where it needs a file that cannot be read. */
-export function systemFetch(env: Environment): Fetch {
+/** The network, trusting whom Nix trusts. Its fetch rejects with `filesystem` where it needs a file that cannot be read. */
+export function systemWeb(env: Environment): Web {
   const file = authoritiesFile(env);
   let read: string | undefined;
   const authorities = (path: string) => () => {
     read ??= readAuthorities(path);
     return read;
   };
-  const send = tellingOfProxies(env, (url, init) => fetch(url, init));
-  return tellingProtocols(trusting(file === undefined ? undefined : authorities(file), send));
+  const isProxied = (url: string) => proxyVariable(url, env, "bun") !== undefined;
+  const send = tellingOfProxies(env, DIRECT_WEB.fetch);
+  return {
+    fetch: tellingProtocols(trusting(file === undefined ? undefined : authorities(file), send)),
+    // With a proxy for some hosts, whether a host is one of them goes by its name.
+    names: { ...DIRECT_WEB.names, isProxied, mayPin: !hasProxy("http:", env) },
+  };
 }
 
 /** The cache of a reference with its local index; dispose of it at the end. */
@@ -146,7 +153,7 @@ function registryOptions(
     policy: retryPolicy(policy, env),
     host,
     signal,
-    network: reference.kind === "layout" ? undefined : systemNetwork(host, signal, systemFetch(env)),
+    network: reference.kind === "layout" ? undefined : systemNetwork(host, signal, systemWeb(env)),
     userAgent: USER_AGENT,
     access,
   };
@@ -215,7 +222,7 @@ export function deletingAt(
   const packages = gitHubPackages(target, {
     credentials: credentialsFor(reference, context),
     policy: retryPolicy(PATIENT, env),
-    network: systemNetwork(host, signal, systemFetch(env)),
+    network: systemNetwork(host, signal, systemWeb(env)),
     userAgent: USER_AGENT,
   });
   return { ...protocol, store: { ...protocol.store, ...packages } };
@@ -247,7 +254,7 @@ export function openNarCache(
 export function openUpstreams(urls: readonly string[], env: Environment): Upstream[] {
   if (urls.length === 0) return [];
   const options = {
-    fetch: systemFetch(env),
+    web: systemWeb(env),
     timeoutMs: UPSTREAM_TIMEOUT_MS,
     stallMs: UPSTREAM_STALL_MS,
     userAgent: USER_AGENT,

@@ -1,8 +1,9 @@
 /** What `use` and `doctor` share: which cache, where it is served, by whom it is signed, and how to find out. */
 import { resolve } from "node:path";
 import { cacheReference, clientUrl, DEFAULT_PORT, retryPolicy, spoolDirectory } from "../config.ts";
-import { type Context, credentialsFor, openCache, systemFetch } from "../context.ts";
+import { type Context, credentialsFor, openCache, systemWeb } from "../context.ts";
 import { parsePublicKey } from "../nar/signing-key.ts";
+import { outward } from "../network/egress.ts";
 import { runCommand } from "../nix/command.ts";
 import { systemNetwork } from "../oci/network.ts";
 import { type CacheReference, formatReference } from "../oci/reference.ts";
@@ -10,7 +11,6 @@ import { BRISK } from "../oci/retry.ts";
 import { askRegistry, type Registry } from "../oci/rights.ts";
 import { once } from "../setup/check.ts";
 import { type Facts, factsOf } from "../setup/facts.ts";
-import type { Fetch } from "../setup/probe.ts";
 import { USER_AGENT } from "../version.ts";
 import type { Arguments } from "./command.ts";
 
@@ -47,7 +47,7 @@ export function openFacts(
   const signal = AbortSignal.any([context.signal, limit]);
   const bounded = { ...context, signal };
   const open = new DisposableStack();
-  const send = systemFetch(env);
+  const web = systemWeb(env);
   const url = clientUrl({ url: given.text("url"), port: given.text("port") }, env);
   const { port } = new URL(url);
   const name = formatReference(reference);
@@ -56,7 +56,8 @@ export function openFacts(
   const facts = factsOf({
     ...{ reference, url, env, host, signal },
     run: runCommand,
-    fetch: ((address, init) => send(address, { ...init, decompress: false } as RequestInit)) as Fetch,
+    ask: (address, init) =>
+      outward(web, new URL(address))(address, { ...init, decompress: false } as RequestInit),
     openCache: () => open.use(openCache(reference, "read", boundIndex ? bounded : context)).protocol,
     givenKeys: (given.texts("trusted-public-key") ?? []).map((text) =>
       parsePublicKey(text, "--trusted-public-key"),
@@ -71,7 +72,7 @@ export function openFacts(
       ? undefined
       : askRegistry(reference, {
           ...{ credentials, host, signal, userAgent: USER_AGENT },
-          network: systemNetwork(host, signal, send),
+          network: systemNetwork(host, signal, web),
           policy: retryPolicy(BRISK, env),
         });
   return { facts, registry, [Symbol.dispose]: () => open[Symbol.dispose]() };

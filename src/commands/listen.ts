@@ -2,6 +2,7 @@
 import type { ListenAddress } from "../config.ts";
 import { messageOf, NixcacheError, systemCode } from "../errors.ts";
 import type { Host } from "../host.ts";
+import { listensAt } from "../network/web.ts";
 
 export type Server = Bun.Server<undefined>;
 
@@ -12,7 +13,7 @@ export function listen(
   maxRequestBodySize: number,
 ): Server {
   try {
-    return Bun.serve({
+    const server = Bun.serve({
       hostname,
       port,
       // Bun's own idle time-out cuts clients that pause while they write to disk.
@@ -23,6 +24,8 @@ export function listen(
       development: false,
       fetch,
     });
+    if (server.port !== undefined) listensAt(server.port);
+    return server;
   } catch (cause) {
     const taken = systemCode(cause) === "EADDRINUSE";
     throw new NixcacheError(

@@ -12,7 +12,7 @@ import { sanitize } from "./body.ts";
 import { type Challenge, parseChallenges } from "./challenge.ts";
 import type { Credentials } from "./credentials.ts";
 import { deniedError } from "./denied.ts";
-import { isLoopback, type RegistryReference } from "./reference.ts";
+import { isLoopback, type RegistryReference, registryOrigin } from "./reference.ts";
 import { basicHeader, fetchToken, type Token, type TokenOptions } from "./token.ts";
 
 /**
@@ -142,7 +142,9 @@ async function authorize(
   if (bearer === undefined) return basic(options, access, challenges, credentials);
   if (credentials?.kind === "registry-token")
     return { header: `Bearer ${credentials.token}`, until: Number.POSITIVE_INFINITY };
-  const realm = { url: realmOf(options.reference, bearer), service: bearer.parameters.get("service") };
+  const url = realmOf(options.reference, bearer);
+  if (credentials !== undefined) refusePlainStranger(options.reference, url);
+  const realm = { url, service: bearer.parameters.get("service") };
   return fetchToken(options, access, realm, credentials);
 }
 
@@ -190,4 +192,16 @@ function realmOf(reference: RegistryReference, bearer: Challenge): URL {
     );
   }
   return realm;
+}
+
+/** As docker does, any realm gets them over HTTPS; over plain HTTP none but the host that the person has named so. */
+function refusePlainStranger(reference: RegistryReference, realm: URL): void {
+  const { hostname } = registryOrigin(reference);
+  const isNamed = realm.hostname === hostname || (isLoopback(realm.host) && isLoopback(reference.host));
+  if (realm.protocol === "https:" || isNamed) return;
+  throw new NixcacheError(
+    "protocol",
+    `sign in to ${reference.host}: its token realm is ${JSON.stringify(sanitize(realm.origin))}, expected one over HTTPS or at ${hostname}`,
+    { hint: "Credentials are not sent over plain HTTP. Check the registry's configuration." },
+  );
 }

@@ -3,7 +3,8 @@
  * What the answer means, tokens and further tries are `transport.ts`'s.
  */
 import { createFetch, type FetchOptions } from "ofetch";
-import { messageOf, NixcacheError } from "../errors.ts";
+import { NixcacheError } from "../errors.ts";
+import { follow, type Hop as OneHop, outward } from "../network/egress.ts";
 import type { Access } from "./access.ts";
 import { sanitize } from "./body.ts";
 import { type Network, onAbort, throwIfAborted } from "./network.ts";
@@ -34,14 +35,10 @@ export interface UploadBody {
   readonly onMove?: (moved: (bytes: number) => void) => void;
 }
 
-/** The head of an answer, after redirects. */
-export interface Hop {
-  /** Its body is to be read to the end, or `close`d. */
-  readonly response: Response;
+/** The head of an answer, after redirects. Its body is to be read to the end, or `close`d. */
+export interface Hop extends OneHop {
   /** Where it came from. */
   readonly url: URL;
-  /** Ends the exchange; safe to call at any time, also twice. */
-  readonly close: () => void;
 }
 
 /**
@@ -55,9 +52,6 @@ export const RAW_EXCHANGE = {
   responseType: "stream",
   decompress: false,
 } as const;
-
-const MAX_HOPS = 5;
-const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
 
 /** `GET ghcr.io/path`, without the query, which may hold a signature. */
 export function describeExchange({ method, url }: Pick<Exchange, "method" | "url">): string {
@@ -76,10 +70,10 @@ export interface FollowOptions {
 export type Follow = (exchange: Exchange, authorization: string | undefined) => Promise<Hop>;
 
 export function createFollow({ origin, network, policy, userAgent }: FollowOptions): Follow {
-  const transfer = createFetch({ fetch: network.fetch as typeof fetch });
+  const transfer = createFetch({ fetch: outward(network, new URL(origin)) as typeof fetch });
 
   /** One request to one address, from connecting to the headers of the answer. */
-  const hop = async (exchange: Exchange, url: URL, authorization: string | undefined): Promise<Hop> => {
+  const hop = async (exchange: Exchange, url: URL, authorization: string | undefined): Promise<OneHop> => {
     throwIfAborted(exchange.signal, network.signal);
     const controller = new AbortController();
     const stopListening = onAbort([exchange.signal, network.signal], () => controller.abort());
@@ -132,7 +126,7 @@ export function createFollow({ origin, network, policy, userAgent }: FollowOptio
           `${describeExchange({ ...exchange, url })}: got content encoding ${sanitize(encoding)}, expected none`,
         );
       }
-      return { response, url, close };
+      return { response, close };
     } catch (error) {
       close();
       if (error instanceof NixcacheError) throw error;
@@ -144,48 +138,14 @@ export function createFollow({ origin, network, policy, userAgent }: FollowOptio
     }
   };
 
-  /** Follows redirects. Authorization goes to the registry's own origin only. */
-  return async (exchange, authorization) => {
-    let url = exchange.url;
-    for (let hops = 0; ; hops++) {
-      const result = await hop(exchange, url, url.origin === origin ? authorization : undefined);
-      const { status, headers } = result.response;
-      const location = headers.get("location");
-      if (!REDIRECTS.has(status) || location === null) return result;
-      // HEAD asks the registry itself: links to storage are signed for GET alone.
-      if (exchange.method === "HEAD") return result;
-      result.close();
-      if (hops >= MAX_HOPS)
-        throw new NixcacheError(
-          "protocol",
-          `${describeExchange(exchange)}: got more than ${MAX_HOPS} redirects`,
-        );
-      url = resolveLocation(url, location, describeExchange(exchange));
-    }
-  };
-}
+  /** Authorization goes to the registry's own origin only. */
+  const own = (url: URL, authorization: string | undefined) =>
+    url.origin === origin ? authorization : undefined;
 
-/**
- * The address that a Location header means.
- * @throws `protocol` when it is none, or would leave HTTPS.
- */
-export function resolveLocation(base: URL, location: string, what: string): URL {
-  let url: URL;
-  try {
-    url = new URL(location, base);
-  } catch (cause) {
-    throw new NixcacheError("protocol", `${what}: got a Location that is no URL (${messageOf(cause)})`, {
-      cause,
-    });
-  }
-  if (url.protocol !== "https:" && !(url.protocol === "http:" && base.protocol === "http:")) {
-    throw new NixcacheError(
-      "protocol",
-      `${what}: got a Location from ${base.protocol} to ${url.protocol}, expected https:`,
-      {
-        hint: "Behind a proxy that ends TLS, let the registry write relative locations (distribution: http.relativeurls) or pass X-Forwarded-Proto.",
-      },
-    );
-  }
-  return url;
+  return async (exchange, authorization) => {
+    const { url } = exchange;
+    // HEAD asks the registry itself: links to storage are signed for GET alone.
+    if (exchange.method === "HEAD") return { ...(await hop(exchange, url, own(url, authorization))), url };
+    return follow(url, describeExchange(exchange), (next) => hop(exchange, next, own(next, authorization)));
+  };
 }

@@ -1,29 +1,28 @@
 /**
  * The network as an argument, beside the clock, chance and waiting of `Host`, so that tests wait for nothing
- * and talk to doubles. `systemNetwork` is the one place with the real one.
+ * and talk to doubles. `systemNetwork` is the real one.
  */
+
 import { NixcacheError } from "../errors.ts";
 import type { Host } from "../host.ts";
+import type { Web } from "../network/egress.ts";
+import { DIRECT_WEB } from "../network/web.ts";
 
-export interface Network extends Host {
-  readonly fetch: (url: string, init: RequestInit) => Promise<Response>;
+export interface Network extends Host, Web {
   /** Calls `fire` once after `ms` unless the returned function is called before. */
   readonly timer: (ms: number, fire: () => void) => () => void;
   /** Ends everything, such as on SIGINT. */
   readonly signal?: AbortSignal | undefined;
 }
 
-/** @param send fetch, where it is to be more than that, such as in whom it trusts */
-export function systemNetwork(
-  host: Host,
-  signal?: AbortSignal,
-  send: Network["fetch"] = (url, init) => fetch(url, init),
-): Network {
+/** @param web default: without proxies, trusting whom Bun trusts */
+export function systemNetwork(host: Host, signal?: AbortSignal, web: Web = DIRECT_WEB): Network {
   return {
     now: () => host.now(),
     random: () => host.random(),
     sleep: (ms, stop) => host.sleep(ms, stop),
-    fetch: send,
+    fetch: web.fetch,
+    names: web.names,
     timer: (ms, fire) => {
       const id = setTimeout(fire, ms);
       return () => clearTimeout(id);

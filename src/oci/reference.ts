@@ -93,6 +93,11 @@ export function formatReference(reference: CacheReference): string {
   return `${short ? "" : `${scheme}://`}${host}/${repository}`;
 }
 
+/** Where requests to its registry go. */
+export function registryOrigin({ scheme, host }: Pick<RegistryReference, "scheme" | "host">): URL {
+  return new URL(`${scheme}://${host}`);
+}
+
 /** Whether `host` (with or without a port) is this machine: localhost, 127.0.0.0/8 or [::1]. */
 export function isLoopback(host: string): boolean {
   const name = host.replace(/:[0-9]*$/, "");

@@ -2,8 +2,10 @@
  * The tag list of a registry repository, page by page.
  * https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#listing-tags
  */
+
 import { NixcacheError } from "../errors.ts";
-import { describeExchange, type Exchange, resolveLocation } from "./hop.ts";
+import { resolveLocation } from "../network/egress.ts";
+import { describeExchange, type Exchange } from "./hop.ts";
 import { parseNextLink } from "./link.ts";
 import { parseJson } from "./manifest.ts";
 import { isTag } from "./reference.ts";

@@ -1,4 +1,5 @@
 /** What a registry lets us do in one repository, asked once each, and what its clock says. */
+import { outward } from "../network/egress.ts";
 import type { Credentials } from "./credentials.ts";
 import { describeExchange } from "./hop.ts";
 import { type Network, systemNetwork } from "./network.ts";
@@ -57,8 +58,8 @@ async function readClock(url: URL, network: Network): Promise<number | undefined
   const sent = network.now();
   let response: Response;
   try {
-    const init = { redirect: "manual", ...(network.signal && { signal: network.signal }) } as const;
-    response = await network.fetch(url.href, init);
+    const init = { ...(network.signal && { signal: network.signal }) };
+    response = await outward(network, url)(url.href, init);
     await response.body?.cancel();
   } catch (error) {
     throw networkFailure(`GET ${url.host}${url.pathname}`, error).failure;

@@ -6,13 +6,14 @@
  */
 import { createFetch, type FetchOptions } from "ofetch";
 import { NixcacheError } from "../errors.ts";
+import { outward } from "../network/egress.ts";
 import { ACTIONS, type Access } from "./access.ts";
 import { readBounded, wordsIn } from "./body.ts";
 import type { Credentials } from "./credentials.ts";
 import { deniedError } from "./denied.ts";
 import { RAW_EXCHANGE } from "./hop.ts";
 import { type Network, onAbort, throwIfAborted } from "./network.ts";
-import type { RegistryReference } from "./reference.ts";
+import { type RegistryReference, registryOrigin } from "./reference.ts";
 import { AnsweredWith, classify, Late, networkFailure, type RetryPolicy, TransientFailure } from "./retry.ts";
 
 /** Where a registry states none. https://distribution.github.io/distribution/spec/auth/token/#token-response-fields */
@@ -136,7 +137,8 @@ async function requestToken(
       },
       ...(body !== undefined && { body }),
     };
-    const answer = await createFetch({ fetch: network.fetch as typeof fetch }).raw(url.href, init);
+    const send = outward(network, registryOrigin(reference));
+    const answer = await createFetch({ fetch: send as typeof fetch }).raw(url.href, init);
     const text = new TextDecoder().decode(await readBounded(answer.body, MAX_TOKEN_ANSWER_BYTES, what));
     return readToken(options, access, what, answer.status, answer.headers, text, credentials);
   } catch (error) {

@@ -1,7 +1,9 @@
 /** Whether anything may be uploaded: what is found out before hours of work. */
+
 import { NixcacheError } from "../errors.ts";
+import { resolveLocation } from "../network/egress.ts";
 import { NO_PLACE_HINT, NO_UPLOADS, readOnlyError } from "./denied.ts";
-import { describeExchange, type Exchange, resolveLocation } from "./hop.ts";
+import { describeExchange, type Exchange } from "./hop.ts";
 import type { RegistryReference } from "./reference.ts";
 import { type Transport, unexpected } from "./transport.ts";
 

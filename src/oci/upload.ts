@@ -5,9 +5,10 @@
  */
 import { type FileHandle, open } from "node:fs/promises";
 import { messageOf, NixcacheError } from "../errors.ts";
+import { resolveLocation } from "../network/egress.ts";
 import { NO_PLACE_HINT, NO_UPLOADS, readOnlyError } from "./denied.ts";
 import { type Digest, digestOf } from "./digest.ts";
-import { describeExchange, resolveLocation, type UploadBody } from "./hop.ts";
+import { describeExchange, type UploadBody } from "./hop.ts";
 import { unlessThrown } from "./layout-files.ts";
 import type { RegistryContext } from "./registry-context.ts";
 import { TransientFailure, withRetry } from "./retry.ts";

@@ -96,17 +96,19 @@ async function attempt(
   exchange: Exchange,
 ): Promise<Response> {
   if (found.kind === "from") {
-    const fetch: FetchNar = (asked) => options.upstreams.from(found.upstream, found.path, asked);
+    const fetchNar: FetchNar = (asked) => options.upstreams.from(found.upstream, found.path, asked);
     // It can only be the upstream's; what we have loaded does not matter.
-    return (await theirNar(file, fetch, request, options, exchange)) ?? text(request.method, 404, NOT_FOUND);
+    return (
+      (await theirNar(file, fetchNar, request, options, exchange)) ?? text(request.method, 404, NOT_FOUND)
+    );
   }
   // Nix asks before it sends a NAR: what only an upstream has must be sent.
   const asksToSend = request.method === "HEAD" && options.writer !== undefined;
   if (asksToSend && !options.writer?.keepsNar(found.file)) return text(request.method, 404, NOT_FOUND);
   const ours = await ourNar(found.file, file, request, options, world, exchange);
   if (ours !== undefined) return ours;
-  const fetch: FetchNar = (asked) => options.upstreams.nar(found.path, asked);
-  const theirs = await theirNar(file, fetch, request, options, exchange);
+  const fetchNar: FetchNar = (asked) => options.upstreams.nar(found.path, asked);
+  const theirs = await theirNar(file, fetchNar, request, options, exchange);
   if (theirs !== undefined) return theirs;
   if (world.isLoaded) return text(request.method, 404, NOT_FOUND);
   return text(request.method, 503, NOT_LOADED);
@@ -148,12 +150,12 @@ async function ourNar(
  */
 async function theirNar(
   url: string,
-  fetch: FetchNar,
+  fetchNar: FetchNar,
   request: Request,
   options: NarRequestOptions,
   exchange: Exchange,
 ): Promise<Response | undefined> {
-  const kept = options.upstreamNars?.find(url, request, fetch);
+  const kept = options.upstreamNars?.find(url, request, fetchNar);
   if (kept !== undefined) {
     exchange.source = isOnDisk(kept.located.parts, options) ? "disk" : "upstream";
     const onBroken = (error: unknown) => options.onError(messageOf(error));
@@ -168,7 +170,7 @@ async function theirNar(
       options.upstreamNars?.forget(url);
     }
   }
-  const found = await fetch(request);
+  const found = await fetchNar(request);
   if (found === "absent") return undefined;
   if (found === "failed") throw new LeftAlone(`GET ${url}: no upstream answered`);
   return passed(upstreamNar(found, request), request, exchange);

@@ -44,18 +44,18 @@ export class UpstreamNars {
 
   /**
    * Where the NAR of this URL can be read, if a narinfo has told of it.
-   * @param fetch asks the upstreams for it
+   * @param fetchNar asks the upstreams for it
    */
   find(
     url: string,
     client: ClientRequest,
-    fetch: FetchNar,
+    fetchNar: FetchNar,
   ): { located: NarLocation; store: BlobReader } | undefined {
     const known = this.#known.get(url);
     if (known === undefined || known.size === 0) return undefined;
     const { digest, size } = known;
     const store = this.#cache.over(
-      { name: `the upstream, ${url},`, readBlob: (_, options) => read(url, size, client, fetch, options) },
+      { name: `the upstream, ${url},`, readBlob: (_, options) => read(url, size, client, fetchNar, options) },
       // Not every upstream has ranges.
       { download: downloadAtOnce, onWrong: () => this.forget(url) },
     );
@@ -70,7 +70,7 @@ async function read(
   url: string,
   size: number,
   client: ClientRequest,
-  fetch: FetchNar,
+  fetchNar: FetchNar,
   options: Parameters<BlobReader["readBlob"]>[1] = {},
 ): ReturnType<BlobReader["readBlob"]> {
   const { signal } = options;
@@ -79,7 +79,7 @@ async function read(
   const via = client.headers.get("via");
   if (via !== null) headers.set("via", via);
   if (range) headers.set("range", `bytes=${range.offset}-${range.offset + range.length - 1}`);
-  const found = await fetch({ method: "GET", headers, signal: signal ?? client.signal });
+  const found = await fetchNar({ method: "GET", headers, signal: signal ?? client.signal });
   if (found === "absent") return undefined;
   if (found === "failed") throw new LeftAlone(`GET ${url}: no upstream answered`);
   // Who has no ranges gives all of it.

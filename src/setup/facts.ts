@@ -11,7 +11,7 @@ import { type CacheReference, formatReference } from "../oci/reference.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
 import { refresh } from "../protocol/refresh.ts";
 import { once } from "./check.ts";
-import { type Answerer, type Fetch, probe } from "./probe.ts";
+import { type Answerer, type Ask, probe } from "./probe.ts";
 import { type FoundKeys, findKeys } from "./trusted-keys.ts";
 
 export interface World {
@@ -20,7 +20,8 @@ export interface World {
   readonly url: string;
   readonly run: RunCommand;
   readonly env: Environment;
-  readonly fetch: Fetch;
+  /** One request to where serve should be; redirects come back as they are. */
+  readonly ask: Ask;
   readonly host: Host;
   /** Fires when it has taken too long. */
   readonly signal: AbortSignal;
@@ -65,7 +66,7 @@ export function factsOf(world: World): Facts {
     version: once(() => readVersion(run, env, signal)),
     configuration: once(() => readConfiguration(run, env, { of: "user", signal })),
     trust: once(() => readTrust(run, env, signal)),
-    answerer: once(() => probe(url, world.fetch, signal)),
+    answerer: once(() => probe(url, world.ask, signal)),
     index,
     foundKeys,
     keys: async () => {

@@ -30,19 +30,20 @@ export type Answerer =
 /** Answers of a stranger may be of any length. Bytes. */
 const MAX_BYTES = 1024 * 1024;
 
-export type Fetch = (url: string, init: { signal: AbortSignal; redirect: "manual" }) => Promise<Response>;
+/** One request; redirects come back as they are. */
+export type Ask = (url: string, init: { signal: AbortSignal }) => Promise<Response>;
 
 /** @param url without a slash at the end. @param signal must fire at some time */
-export async function probe(url: string, fetch: Fetch, signal: AbortSignal): Promise<Answerer> {
+export async function probe(url: string, ask: Ask, signal: AbortSignal): Promise<Answerer> {
   let info: { status: number; text: string };
   try {
-    info = await get(`${url}/nix-cache-info`, fetch, signal);
+    info = await get(`${url}/nix-cache-info`, ask, signal);
   } catch (error) {
     const hint = signal.aborted ? undefined : connectionProblem(error)?.hint;
     return { kind: "nobody", reason: reasonOf(error, signal), ...(hint !== undefined && { hint }) };
   }
   const isCache = info.status === 200 && /^StoreDir: /m.test(info.text);
-  const status = await get(`${url}/_status`, fetch, signal).catch(() => undefined);
+  const status = await get(`${url}/_status`, ask, signal).catch(() => undefined);
   const ours = status?.status === 200 ? readStatus(status.text) : undefined;
   if (ours !== undefined) return { kind: "nixcache", ready: isCache, ...ours };
   if (isCache) return { kind: "cache" };
@@ -57,12 +58,8 @@ function reasonOf(error: unknown, signal: AbortSignal): string {
     : connectionReason(error);
 }
 
-async function get(
-  url: string,
-  fetch: Fetch,
-  signal: AbortSignal,
-): Promise<{ status: number; text: string }> {
-  const response = await fetch(url, { signal, redirect: "manual" });
+async function get(url: string, ask: Ask, signal: AbortSignal): Promise<{ status: number; text: string }> {
+  const response = await ask(url, { signal });
   const chunks: Uint8Array[] = [];
   let size = 0;
   for await (const chunk of (response.body ?? []) as AsyncIterable<Uint8Array>) {

@@ -41,23 +41,10 @@ export function readAuthorities(file: string): string {
 export function trusting(authorities: (() => string) | undefined, send: Fetch): Fetch {
   if (authorities === undefined) return send;
   return async (url, init) => {
-    if (url.startsWith("https:")) return send(url, { ...init, ...trust(authorities()) });
-    return send(url, { ...init, ...trustAfterRedirect(authorities) });
+    if (!url.startsWith("https:")) return send(url, init);
+    const tls: BunFetchRequestInit = { tls: { ca: authorities() } };
+    return send(url, { ...init, ...tls });
   };
-}
-
-function trust(ca: string): BunFetchRequestInit {
-  return { tls: { ca } };
-}
-
-/** Of a request without TLS, that may be redirected to a server with it. */
-function trustAfterRedirect(authorities: () => string): BunFetchRequestInit {
-  try {
-    return trust(authorities());
-  } catch (error) {
-    // Nobody is trusted then.
-    return { tls: { checkServerIdentity: () => error as NixcacheError } };
-  }
 }
 
 function isCertificate(pem: string): boolean {

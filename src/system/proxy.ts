@@ -27,15 +27,24 @@ export type Client = "bun" | "curl";
 /** The variable that names the proxy by which `url` is asked for; undefined where none does. */
 export function proxyVariable(url: string, env: Environment, client: Client): string | undefined {
   const { protocol, hostname } = new URL(url);
+  const name = proxyOf(protocol, env, client);
+  if (name === undefined) return undefined;
+  return isExcepted(hostname, env[LOWER] || env[UPPER] || "") ? undefined : name;
+}
+
+/** Whether our own fetch asks a proxy for URLs of this protocol, such as `http:`, whatever is excepted. */
+export function hasProxy(protocol: string, env: Environment): boolean {
+  return proxyOf(protocol, env, "bun") !== undefined;
+}
+
+function proxyOf(protocol: string, env: Environment, client: Client): string | undefined {
   const own = protocol === "https:" ? ["https_proxy", "HTTPS_PROXY"] : ["http_proxy", "HTTP_PROXY"];
   const names = [
     ...(client === "curl" && protocol === "http:" ? own.slice(0, 1) : own),
     "all_proxy",
     "ALL_PROXY",
   ];
-  const name = names.find((variable) => env[variable]);
-  if (name === undefined) return undefined;
-  return isExcepted(hostname, env[LOWER] || env[UPPER] || "") ? undefined : name;
+  return names.find((variable) => env[variable]);
 }
 
 /** Whether a list such as `.example.org,10.0.0.0/8` names the host. */

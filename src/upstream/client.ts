@@ -9,6 +9,7 @@ import { connectionProblem, connectionReason } from "../connection.ts";
 import { messageOf, NixcacheError, preview, withoutUser } from "../errors.ts";
 import { parseNarInfo } from "../nar/narinfo.ts";
 import { storeHashOf } from "../nar/store-path.ts";
+import { follow, type Hop, outward, type Web } from "../network/egress.ts";
 import { encodingOf, readText, watched } from "./body.ts";
 import { CACHE_INFO_PATH, MAX_CACHE_INFO_BYTES, parseCacheInfo } from "./cache-info.ts";
 import { UpstreamFailure } from "./failure.ts";
@@ -45,10 +46,8 @@ export interface UpstreamRequest {
   readonly onBroken?: ((failure: UpstreamFailure) => void) | undefined;
 }
 
-export type Fetch = (url: string, init: RequestInit & { decompress?: boolean }) => Promise<Response>;
-
 export interface UpstreamOptions {
-  readonly fetch: Fetch;
+  readonly web: Web;
   /** From the request to the head of the answer, and to the last byte of a narinfo, in milliseconds. */
   readonly timeoutMs: number;
   /** From one byte of a body to the next, in milliseconds. */
@@ -70,7 +69,9 @@ const MAX_NARINFO_BYTES = 1024 * 1024;
 /** @throws `usage` when `url` is no http or https URL. */
 export function openUpstream(url: string, options: UpstreamOptions): Upstream {
   const { base, authorization } = parseUpstreamUrl(url);
-  const { fetch, timeoutMs, stallMs, userAgent } = options;
+  const { web, timeoutMs, stallMs, userAgent } = options;
+  const home = new URL(base);
+  const send = outward(web, home);
   /** Whether its nix-cache-info could be read, and until when that is believed. */
   let readable: { readonly answer: Promise<boolean>; until: number } | undefined;
 
@@ -94,21 +95,26 @@ export function openUpstream(url: string, options: UpstreamOptions): Upstream {
     const what = `${init.method} ${base}/${path}`;
     const timeout = new AbortController();
     const timer = setTimeout(() => timeout.abort(new Error(`no answer in ${timeoutMs} ms`)), timeoutMs);
+    const signal = init.signal ? AbortSignal.any([init.signal, timeout.signal]) : timeout.signal;
+    let redirected: number | undefined;
+    const hop = async (url: URL): Promise<Hop> => {
+      const headers = { "user-agent": userAgent, "accept-encoding": "identity", ...init.headers };
+      const asked = {
+        ...{ method: init.method, signal, decompress: false },
+        // The password is for the upstream alone.
+        headers: url.origin === home.origin ? { ...headers, ...authorization } : headers,
+      };
+      const response = await send(url.href, asked);
+      if (response.headers.has("location")) redirected = response.status;
+      return { response, close: () => void response.body?.cancel().catch(() => {}) };
+    };
     let response: Response;
     try {
-      response = await fetch(`${base}/${path}`, {
-        method: init.method,
-        signal: init.signal ? AbortSignal.any([init.signal, timeout.signal]) : timeout.signal,
-        decompress: false,
-        // Authorization comes last, and fetch itself drops it when a redirect leads to another origin.
-        headers: {
-          "user-agent": userAgent,
-          "accept-encoding": "identity",
-          ...init.headers,
-          ...authorization,
-        },
-      });
+      response = (await follow(new URL(`${base}/${path}`), what, hop)).response;
     } catch (cause) {
+      // Where it leads says nothing against the connection.
+      if (cause instanceof NixcacheError && redirected !== undefined)
+        throw new UpstreamFailure(cause.message, { status: redirected, hint: cause.hint, cause });
       const timedOut = timeout.signal.aborted;
       const reason = timedOut ? messageOf(timeout.signal.reason) : connectionReason(cause);
       const hint = timedOut ? undefined : (connectionProblem(cause)?.hint ?? hintOf(cause));

@@ -5,8 +5,9 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { createServer, type RequestListener } from "node:http";
 import { realHost } from "../../src/context.ts";
+import { DIRECT_WEB } from "../../src/network/web.ts";
 import { createUpstreams, type Upstreams } from "../../src/serve/upstreams.ts";
-import { type Fetch, openUpstream } from "../../src/upstream/client.ts";
+import { openUpstream } from "../../src/upstream/client.ts";
 import { type Answer, head, openLiar } from "../fuzz/liar.ts";
 import { Cleanup } from "../support/lease.ts";
 import { storeHash } from "../support/protocol.ts";
@@ -60,7 +61,7 @@ async function serve(
 }
 
 function open(urls: readonly string[]): { upstreams: Upstreams; errors: string[] } {
-  const options = { fetch: fetch as Fetch, timeoutMs: TIMEOUT_MS, stallMs: TIMEOUT_MS, userAgent: "test" };
+  const options = { web: DIRECT_WEB, timeoutMs: TIMEOUT_MS, stallMs: TIMEOUT_MS, userAgent: "test" };
   const errors: string[] = [];
   const upstreams = createUpstreams(
     urls.map((url) => openUpstream(url, options)),

@@ -1,7 +1,8 @@
 /** Upstreams that lie about lengths, never end, or answer with bombs or with something else: no narinfo, in time. */
 import { afterEach, describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { type Fetch, openUpstream } from "../../src/upstream/client.ts";
+import { DIRECT_WEB } from "../../src/network/web.ts";
+import { openUpstream } from "../../src/upstream/client.ts";
 import { Cleanup } from "../support/lease.ts";
 import { storeHash } from "../support/protocol.ts";
 import { forgetPeak, peakMemory, repeated } from "./bombs.ts";
@@ -27,7 +28,7 @@ async function liar(answer: Answer): Promise<Liar> {
   return cleanup.add(await openLiar(answer));
 }
 
-const OPTIONS = { fetch: fetch as Fetch, timeoutMs: 5000, stallMs: 5000, userAgent: "test" };
+const OPTIONS = { web: DIRECT_WEB, timeoutMs: 5000, stallMs: 5000, userAgent: "test" };
 
 const upstream = ({ host }: Liar, timeoutMs = 5000) =>
   openUpstream(`http://${host}`, { ...OPTIONS, timeoutMs });

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { type Area, checkTable, findViolations } from "../support/architecture.ts";
 
 const PURE = ["base", "nar", "oci", "cache"];
-const ADAPTERS = ["nar adapters", "oci adapters", "cache adapters", "nix", "upstream"];
+const ADAPTERS = ["nar adapters", "oci adapters", "cache adapters", "nix", "network", "upstream"];
 
 const AREAS: readonly Area[] = [
   // Layer 1 first: their files are taken out of the folders that are otherwise pure.
@@ -27,11 +27,13 @@ const AREAS: readonly Area[] = [
     files: ["oci/{challenge,digest,github-name,link,manifest,reference,store}.ts"],
     mayImport: ["base"],
   },
-  { name: "oci adapters", layer: 1, files: ["oci/*.ts"], mayImport: ["base", "oci"] },
+  // The one door to the network: whoever asks servers does so by it.
+  { name: "network", layer: 1, files: ["network/*.ts"], mayImport: ["base"] },
+  { name: "oci adapters", layer: 1, files: ["oci/*.ts"], mayImport: ["base", "oci", "network"] },
   { name: "nix", layer: 1, files: ["nix/*.ts"], mayImport: ["base", "nar"] },
   { name: "system", layer: 1, files: ["system/*.ts"], mayImport: ["base"] },
   { name: "actions", layer: 1, files: ["actions/*.ts"], mayImport: ["base"] },
-  { name: "upstream", layer: 1, files: ["upstream/*.ts"], mayImport: ["base", "nar"] },
+  { name: "upstream", layer: 1, files: ["upstream/*.ts"], mayImport: ["base", "nar", "network"] },
 
   {
     name: "base",

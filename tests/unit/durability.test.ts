@@ -1,11 +1,13 @@
-/** `docs/durability.md` names tests as proofs: each must run under that name. */
+/** `docs/durability.md` and `docs/security.md` name tests as proofs: each must run under that name. */
 import { describe, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { hasTitle, titlesIn } from "../support/test-titles.ts";
 
 const ROOT = join(import.meta.dir, "../..");
-const text = readFileSync(join(ROOT, "docs/durability.md"), "utf8");
+const text = ["durability", "security"]
+  .map((page) => readFileSync(join(ROOT, `docs/${page}.md`), "utf8"))
+  .join("\n");
 
 /** Rows such as "| … | `unit/x.test.ts` | name of a test |". */
 const proofs = [...text.matchAll(/^\|.*?`([a-z][\w/.-]+\.test\.ts)` \| ([^|]+?) \|$/gm)].map(

@@ -1,4 +1,6 @@
 /** The network for tests: real requests on loopback, a clock that only waiting moves, timers that a test fires. */
+
+import { DIRECT_WEB } from "../../../src/network/web.ts";
 import type { Network } from "../../../src/oci/network.ts";
 import { openRegistry, type RegistryOptions } from "../../../src/oci/registry.ts";
 import { PATIENT } from "../../../src/oci/retry.ts";
@@ -46,7 +48,9 @@ export function testNetwork(signal?: AbortSignal): TestNetwork {
       sleeps.push(ms);
       now += ms;
     },
-    fetch: (url, init) => fetch(url, init),
+    ...DIRECT_WEB,
+    // Names of tests are nobody's.
+    names: { ...DIRECT_WEB.names, lookup: async () => ["203.0.113.1"], mayPin: false },
     timer: (ms, fire) => {
       const id = Symbol();
       timers.set(id, { ms, fire });

@@ -9,7 +9,7 @@ import https from "node:https";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import { ROOT } from "../../../scripts/process.ts";
-import { systemFetch } from "../../../src/context.ts";
+import { systemWeb } from "../../../src/context.ts";
 import { NixcacheError } from "../../../src/errors.ts";
 import { openRegistry } from "../../../src/oci/registry.ts";
 import { probe } from "../../../src/setup/probe.ts";
@@ -202,7 +202,7 @@ const openAt = (scheme: "http" | "https", host: string, network: TestNetwork) =>
 describe.each(CASES)("%s", (_, makeServer, scheme, host, variables, reason, hint) => {
   test("ends a registry's request at once, with a sentence and a hint", async () => {
     const server = await listen(await makeServer());
-    const network = { ...testNetwork(), fetch: systemFetch(variables) };
+    const network = { ...testNetwork(), ...systemWeb(variables) };
     const store = openAt(scheme, `${host}:${server.port}`, network);
     const error = await store.listTags().catch((thrown) => thrown);
     expect(error).toBeInstanceOf(NixcacheError);
@@ -217,7 +217,7 @@ describe.each(CASES)("%s", (_, makeServer, scheme, host, variables, reason, hint
   test("is an upstream's failure with the same words", async () => {
     const server = await listen(await makeServer());
     const upstream = openUpstream(`${scheme}://${host}:${server.port}`, {
-      fetch: systemFetch(variables) as never,
+      web: systemWeb(variables),
       timeoutMs: 5_000,
       stallMs: 5_000,
       userAgent: "test",
@@ -232,7 +232,7 @@ describe.each(CASES)("%s", (_, makeServer, scheme, host, variables, reason, hint
   test("is what doctor says of a server there", async () => {
     const server = await listen(await makeServer());
     const url = `${scheme}://${host}:${server.port}`;
-    const found = await probe(url, systemFetch(variables) as never, AbortSignal.timeout(10_000));
+    const found = await probe(url, systemWeb(variables).fetch as never, AbortSignal.timeout(10_000));
     expect(found).toMatchObject({ kind: "nobody" });
     expect(JSON.stringify(found)).toContain(JSON.stringify(reason).slice(1, -1));
   });
@@ -256,7 +256,7 @@ describe("a server of TLS that tells a plain client so", () => {
       });
     });
     const { port } = await listen(front);
-    const network = { ...testNetwork(), fetch: systemFetch({}) };
+    const network = { ...testNetwork(), ...systemWeb({}) };
     const store = openAt("http", `127.0.0.1:${port}`, network);
     await expect(store.listTags()).rejects.toThrow("the server speaks TLS on this port, not plain HTTP");
     expect(network.sleeps).toEqual([]);
@@ -270,11 +270,13 @@ describe("a server of TLS that tells a plain client so", () => {
         await out.write("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
       }),
     );
-    const send = systemFetch({});
+    const send = systemWeb({}).fetch;
     expect((await send(`http://${server.host}/`, {})).status).toBe(400);
     resets = true;
     await expect(send(`http://${server.host}/`, {})).rejects.toMatchObject({ code: "ECONNRESET" });
-    await expect(systemFetch({})(`http://${server.host}/`, {})).rejects.toMatchObject({ code: "ECONNRESET" });
+    await expect(systemWeb({}).fetch(`http://${server.host}/`, {})).rejects.toMatchObject({
+      code: "ECONNRESET",
+    });
   });
 });
 
@@ -283,7 +285,7 @@ describe("a file of authorities that cannot be read", () => {
 
   test("hurts nobody who needs no TLS", async () => {
     const { port } = await listen(http.createServer(answer as never));
-    const response = await systemFetch(missing)(`http://127.0.0.1:${port}/`, {});
+    const response = await systemWeb(missing).fetch(`http://127.0.0.1:${port}/`, {});
     expect(await response.text()).toBe("ok");
   });
 
@@ -293,27 +295,27 @@ describe("a file of authorities that cannot be read", () => {
       response.writeHead(302, { location: `https://localhost:${port}/` }).end(),
     );
     const { port: first } = await listen(redirecting);
-    await expect(systemFetch(missing)(`http://127.0.0.1:${first}/`, {})).rejects.toThrow();
-    const trusted = await systemFetch(TRUSTING)(`http://127.0.0.1:${first}/`, {});
-    expect(await trusted.text()).toBe("ok");
+    const askWith = (variables: Record<string, string>) =>
+      openUpstream(`http://127.0.0.1:${first}`, {
+        web: systemWeb(variables),
+        ...{ timeoutMs: 5_000, stallMs: 5_000, userAgent: "test" },
+      }).request("nar/x.nar", { method: "GET" });
+    await expect(askWith(missing)).rejects.toThrow("cannot read /nowhere/bundle.crt");
+    expect(await (await askWith(TRUSTING))?.text()).toBe("ok");
   });
 });
 
 test.each([
-  ["without end", "/again", "the server redirects without end"],
-  ["to what is no address", "ht!tp://", "the server redirects to what is no http:// or https:// address"],
-  [
-    "to another protocol",
-    "ftp://127.0.0.1/x",
-    "the server redirects to what is no http:// or https:// address",
-  ],
+  ["without end", "/again", "got more than 5 redirects"],
+  ["to what is no address", "http://[", "got a Location that is no URL"],
+  ["to another protocol", "ftp://127.0.0.1/x", "got a Location from http: to ftp:, expected https:"],
   ["to where nobody listens", "http://127.0.0.1:1/x", "nobody listens there (connection refused)"],
 ])("an upstream that redirects %s is a failure in a sentence", async (_, location, reason) => {
   const { port } = await listen(
     http.createServer((_, response) => response.writeHead(302, { location }).end()),
   );
   const upstream = openUpstream(`http://127.0.0.1:${port}`, {
-    fetch: systemFetch({}) as never,
+    web: systemWeb({}),
     timeoutMs: 5_000,
     stallMs: 5_000,
     userAgent: "test",

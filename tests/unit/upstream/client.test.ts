@@ -1,11 +1,12 @@
 import { expect, test } from "bun:test";
+import { DIRECT_WEB } from "../../../src/network/web.ts";
 import { openUpstream, type UpstreamRequest } from "../../../src/upstream/client.ts";
 import { UpstreamFailure } from "../../../src/upstream/failure.ts";
 
 /** An upstream that answers everything so. */
 const upstreamOf = (answer: () => Response) =>
   openUpstream("https://cache.example.org", {
-    fetch: async () => answer(),
+    web: { ...DIRECT_WEB, fetch: async () => answer() },
     timeoutMs: 1_000,
     stallMs: 1_000,
     userAgent: "test",

@@ -1,8 +1,9 @@
 /** Which paths upstreams have, and whose "no" is one: real requests to doubles on loopback that answer anything. */
 import { afterEach, describe, expect, test } from "bun:test";
 import { realHost } from "../../../src/context.ts";
+import { DIRECT_WEB } from "../../../src/network/web.ts";
 import { createUpstreams } from "../../../src/serve/upstreams.ts";
-import { type Fetch, openUpstream } from "../../../src/upstream/client.ts";
+import { openUpstream } from "../../../src/upstream/client.ts";
 import { UpstreamQuestions } from "../../../src/upstream/questions.ts";
 import { storeHash } from "../../support/protocol.ts";
 
@@ -47,7 +48,7 @@ function start({ info, absent }: Answers) {
 }
 
 const open = (url: string) =>
-  openUpstream(url, { fetch: fetch as Fetch, timeoutMs: 10_000, stallMs: 10_000, userAgent: "test" });
+  openUpstream(url, { web: DIRECT_WEB, timeoutMs: 10_000, stallMs: 10_000, userAgent: "test" });
 
 const status = (code: number) => () => new Response("no", { status: code });
 const text = (body: string, init?: ResponseInit) => () => new Response(body, init);
