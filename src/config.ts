@@ -97,15 +97,25 @@ export function cacheReferences(flags: readonly string[] | undefined, env: Envir
   return [...byFile.values()];
 }
 
-/** The file of the local index of one cache, or of one generation of it alone. */
-export function indexFile(reference: CacheReference, env: Environment, generation?: GenerationName): string {
-  const directory =
+/** The folder of local indexes. */
+function indexDirectory(env: Environment): string {
+  return (
     variable(env, "NIXCACHE_INDEX_DIR") ??
     // systemd gives a list when a unit has several.
     variable(env, "CACHE_DIRECTORY")?.split(":")[0] ??
-    join(variable(env, "XDG_CACHE_HOME") ?? join(home(env), ".cache"), "nixcache");
+    join(variable(env, "XDG_CACHE_HOME") ?? join(home(env), ".cache"), "nixcache")
+  );
+}
+
+/** The secret by which serve knows the URLs that it has given to NARs of upstreams. */
+export function narKeyFile(env: Environment): string {
+  return join(indexDirectory(env), "upstream-nars.key");
+}
+
+/** The file of the local index of one cache, or of one generation of it alone. */
+export function indexFile(reference: CacheReference, env: Environment, generation?: GenerationName): string {
   const only = generation === undefined ? "" : `-${generation}`;
-  return join(directory, `index-${cacheId(reference)}${only}.sqlite`);
+  return join(indexDirectory(env), `index-${cacheId(reference)}${only}.sqlite`);
 }
 
 /** The folder of the journal of one cache. It holds what is nowhere else, so it is state and not cache. */
@@ -175,10 +185,13 @@ export function upstreamKeys(
   env: Environment,
 ): PublicKey[] {
   const given = flags ?? env.NIXCACHE_UPSTREAM_KEYS?.split(/\s+/) ?? [];
-  const own = upstreams.some((url) => url.replace(/\/+$/, "") === DEFAULT_UPSTREAM)
-    ? [DEFAULT_UPSTREAM_KEY]
-    : [];
+  const own = upstreams.some(isDefaultUpstream) ? [DEFAULT_UPSTREAM_KEY] : [];
   return [...given, ...own].filter((text) => text !== "").map((text) => parsePublicKey(text, "upstream key"));
+}
+
+/** By plain HTTP, with a priority or a slash behind it, it is the same. */
+function isDefaultUpstream(url: string): boolean {
+  return URL.parse(url)?.host === new URL(DEFAULT_UPSTREAM).host;
 }
 
 /** `--signing-key-file`, NIX_SIGNING_KEY (the key itself), NIXCACHE_SIGNING_KEY_FILE; undefined when none is set. */

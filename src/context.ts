@@ -14,6 +14,7 @@ import {
   indexFile,
   retryPolicy,
   spoolDirectory,
+  upstreamKeys,
 } from "./config.ts";
 import type { Host } from "./host.ts";
 import type { PublicKey } from "./nar/signing-key.ts";
@@ -251,7 +252,12 @@ export function openNarCache(
   });
 }
 
-export function openUpstreams(urls: readonly string[], env: Environment): Upstream[] {
+/** @param keys by which they sign, as given for all of them: `--upstream-key` */
+export function openUpstreams(
+  urls: readonly string[],
+  env: Environment,
+  keys?: readonly string[] | undefined,
+): Upstream[] {
   if (urls.length === 0) return [];
   const options = {
     web: systemWeb(env),
@@ -259,5 +265,5 @@ export function openUpstreams(urls: readonly string[], env: Environment): Upstre
     stallMs: UPSTREAM_STALL_MS,
     userAgent: USER_AGENT,
   };
-  return urls.map((url) => openUpstream(url, options));
+  return urls.map((url) => openUpstream(url, { ...options, keys: upstreamKeys(keys, [url], env) }));
 }

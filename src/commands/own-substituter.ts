@@ -51,7 +51,7 @@ export async function ownSubstituter(
     onError(`builds cannot ask ${protocol.store.name} for what it has now: ${messageOf(error)}`);
   });
   if (!cache.isLoaded()) return { env, async [Symbol.asyncDispose]() {} };
-  const upstreams = createUpstreams([], { host, onError });
+  const upstreams = createUpstreams([], { host, onError, key: randomBytes(32), trusted: [] });
   const handler = createHandler({
     caches: [cache],
     guard: createGuard(ADDRESS),

@@ -6,6 +6,8 @@ import {
   listenAddress,
   logLevel,
   narCache,
+  narKeyFile,
+  upstreamKeys,
   upstreamUrls,
 } from "../config.ts";
 import { openCache, openNarCache, openUpstreams } from "../context.ts";
@@ -25,6 +27,7 @@ import { serverStatus } from "../serve/status.ts";
 import { Traffic } from "../serve/traffic.ts";
 import { UpstreamNars } from "../serve/upstream-nars.ts";
 import { createUpstreams } from "../serve/upstreams.ts";
+import { keptSecret } from "../system/kept-secret.ts";
 import { createNotify } from "../system/notify.ts";
 import { createLineWriter, LOG_LEVELS, setLevel } from "../terminal/log.ts";
 import { VERSION } from "../version.ts";
@@ -48,6 +51,11 @@ export const serve = command(
       type: "string",
       valueHint: "REF…",
       description: "A cache: HOST/NAME, OWNER/REPO for GHCR, or a folder; the first that has a path answers",
+    },
+    "upstream-key": {
+      type: "string",
+      valueHint: "KEY…",
+      description: "Prefer of upstreams what this public key has signed (that of cache.nixos.org)",
     },
     "trusted-public-key": {
       type: "string",
@@ -90,7 +98,8 @@ export const serve = command(
     const address = listenAddress({ listen: given.text("listen"), port: given.text("port") }, env);
     const ttlMs = indexTtlMs(given.text("index-ttl"), env);
     const connections = connectionCount(given.text("connections"), env);
-    const upstreams = openUpstreams(upstreamUrls(given.texts("upstream"), env), env);
+    const urls = upstreamUrls(given.texts("upstream"), env);
+    const upstreams = openUpstreams(urls, env, given.texts("upstream-key"));
     const kept = narCache({ directory: given.text("nar-cache"), size: given.text("nar-cache-size") }, env);
     await using nars = kept && (await openNarCache(kept, connections, context));
     using open = new DisposableStack();
@@ -110,7 +119,10 @@ export const serve = command(
       const onStale = (message: string) => log.warn(`the index could not be refreshed: ${message}`);
       return serveCache(protocol, onStale, generation);
     });
-    const passing = createUpstreams(upstreams, { host, onError });
+    const passing = createUpstreams(upstreams, {
+      ...{ host, onError, key: keptSecret(narKeyFile(env)) },
+      trusted: upstreams.length < 2 ? [] : [...keys, ...upstreamKeys(given.texts("upstream-key"), urls, env)],
+    });
     open.defer(() => passing.close());
     const guard = createGuard({ hostname: address.hostname, allowHosts: given.texts("allow-host") ?? [] });
     await using writing = openWriter(

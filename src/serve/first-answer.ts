@@ -9,13 +9,15 @@ export const HEAD_START_MS = 100;
 
 /**
  * The good answer that comes first in the order of the questions; once one is there the others have a head start's
- * time. Undefined when all are in and none is good.
+ * time. When all are in and none is good, the first answer at all; undefined when there is none.
  *
- * @param questions none of them rejects; undefined is no good answer
+ * @param questions none of them rejects; undefined is no answer
+ * @param isGood what is not must hide no good answer, so it waits for all the others
  */
 export function firstAnswer<T>(
   questions: readonly Promise<T | undefined>[],
   host: Pick<Host, "sleep">,
+  isGood: (answer: T) => boolean,
 ): Promise<T | undefined> {
   const answers: { readonly value: T | undefined }[] = [];
   const decided = new AbortController();
@@ -30,7 +32,7 @@ export function firstAnswer<T>(
       for (let rank = 0; rank < questions.length; rank++) {
         const answer = answers[rank];
         if (answer === undefined) pending = true;
-        else if (answer.value !== undefined) {
+        else if (answer.value !== undefined && isGood(answer.value)) {
           if (!pending || headStart === "over") return decide(answer.value);
           if (headStart === "before") {
             headStart = "running";
@@ -45,7 +47,7 @@ export function firstAnswer<T>(
           return;
         }
       }
-      if (!pending) decide(undefined);
+      if (!pending) decide(answers.find(({ value }) => value !== undefined)?.value);
     };
     questions.forEach((question, rank) => {
       void question.then((value) => {

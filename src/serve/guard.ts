@@ -10,8 +10,14 @@
 import { isIP } from "node:net";
 import { preview } from "../errors.ts";
 
-/** Why a request is refused, as a sentence for its sender; undefined when it may pass. */
-export type Guard = (request: Pick<Request, "method" | "headers">) => string | undefined;
+/**
+ * Why a request is refused, as a sentence for its sender; undefined when it may pass.
+ * @param of `programs`: no page of another site may ask for it, although it changes nothing
+ */
+export type Guard = (
+  request: Pick<Request, "method" | "headers">,
+  of?: "everybody" | "programs",
+) => string | undefined;
 
 export interface GuardOptions {
   /** The address that the server listens on. */
@@ -24,15 +30,15 @@ export function createGuard({ hostname, allowHosts = [] }: GuardOptions): Guard 
   const known = new Set([hostname, ...allowHosts].map(normal));
   const isKnown = (name: string) => isIP(name) !== 0 || isLocalhost(name) || known.has(name);
   const checksNames = isLoopback(hostname);
-  return ({ method, headers }) => {
+  return ({ method, headers }, of = "everybody") => {
     const host = headers.get("host");
     // Browsers always send one.
     const name = host === null ? undefined : hostName(host);
     if (checksNames && host !== null && (name === undefined || !isKnown(name))) {
       return `the host name ${preview(host)} is not known here; allow it with: nixcache serve --allow-host NAME`;
     }
-    const changes = method !== "GET" && method !== "HEAD";
-    return changes && isCrossSite(headers, host)
+    const isForPrograms = of === "programs" || (method !== "GET" && method !== "HEAD");
+    return isForPrograms && isCrossSite(headers, host)
       ? "requests of other sites' pages are refused; send it from a program, such as curl"
       : undefined;
   };

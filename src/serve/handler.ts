@@ -87,8 +87,8 @@ export function createHandler(given: HandlerOptions): (request: Request) => Resp
   };
 }
 
-/** What lists or changes something; the rest needs the hash of what it asks for. */
-const GUARDED: ReadonlySet<Route["kind"]> = new Set(["status", "metrics", "page", "refresh"]);
+/** What lists or changes something, or has an upstream asked by our word; the rest needs the hash of what it asks for. */
+const GUARDED: ReadonlySet<Route["kind"]> = new Set(["status", "metrics", "page", "refresh", "from"]);
 
 function answer(
   found: Route,
@@ -99,7 +99,8 @@ function answer(
   if (request.method === "PUT" && options.writer !== undefined) {
     return options.writer.put(route("GET", request.url), request);
   }
-  const refusal = GUARDED.has(found.kind) ? options.guard(request) : undefined;
+  const of = found.kind === "from" ? "programs" : "everybody";
+  const refusal = GUARDED.has(found.kind) ? options.guard(request, of) : undefined;
   if (refusal !== undefined) return text(request.method, 403, `${refusal}\n`);
   switch (found.kind) {
     case "cache-info":

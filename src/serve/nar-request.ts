@@ -62,7 +62,7 @@ export async function narRequest(
   const { method, signal } = request;
   const { broken } = world;
   const { clock, sleep } = options;
-  const file = found.kind === "nar" ? found.path : `from/${found.upstream}/${found.path}`;
+  const file = found.kind === "nar" ? found.path : `from/${found.id}/${found.path}`;
   const resumes = request.headers.has("range");
   if (resumes && broken.isWrong(file)) return text(method, 404, NOT_NOW);
   const started = clock();
@@ -96,7 +96,7 @@ async function attempt(
   exchange: Exchange,
 ): Promise<Response> {
   if (found.kind === "from") {
-    const fetchNar: FetchNar = (asked) => options.upstreams.from(found.upstream, found.path, asked);
+    const fetchNar: FetchNar = (asked) => options.upstreams.from(found.id, found.path, asked);
     // It can only be the upstream's; what we have loaded does not matter.
     return (
       (await theirNar(file, fetchNar, request, options, exchange)) ?? text(request.method, 404, NOT_FOUND)

@@ -1,9 +1,10 @@
 /**
  * The URL of an upstream's narinfo, so that a client that resolves it against us gets to the NAR.
  *
- * Nix resolves it against the URL of the cache that gave the narinfo. `nar/<file>` we pass on under the same path,
- * and a full URL the client fetches by itself; any other path gets a prefix that names its upstream. No signature
- * covers the URL.
+ * Nix resolves it against the URL of the cache that gave the narinfo. A full URL the client fetches by itself. `nar/<file>`
+ * stays as it is for one upstream, the first: such a URL may be remembered by clients for a month, and does not say whose
+ * it is. Any other gets a prefix that only we can make, so that nobody has us ask an upstream for what it has not named.
+ * No signature covers the URL.
  */
 import { preview } from "../errors.ts";
 import { UpstreamFailure } from "../upstream/failure.ts";
@@ -17,11 +18,22 @@ const MAX_URL_LENGTH = 1024;
 
 const URL_LINES = /^URL: (.*)$/gm;
 
-/**
- * @param upstreamId as in the route `from/<id>/…`
- * @throws `unreachable` for a URL that leaves the upstream
- */
-export function withReachableUrl(narinfo: string, upstreamId: string): { text: string; url: string } {
+/** How the NARs of an upstream are named here. */
+export interface NarNames {
+  /** Whether `nar/<file>` means this upstream's. */
+  readonly isFirst: boolean;
+  /** The id in `from/<id>/…` of a path and query below this upstream, as the route has them: 32 hexadecimal characters. */
+  idOf(path: string): string;
+}
+
+/** Any id has this form. */
+const SOME_ID = "0".repeat(32);
+
+/** @throws `unreachable` for a URL that leaves the upstream */
+export function withReachableUrl(
+  narinfo: string,
+  { isFirst, idOf }: NarNames,
+): { text: string; url: string } {
   const urls = Array.from(narinfo.matchAll(URL_LINES), (found) => found[1] ?? "");
   const [url = ""] = urls;
   // Readers differ in which of two counts.
@@ -31,9 +43,10 @@ export function withReachableUrl(narinfo: string, upstreamId: string): { text: s
   // Against another cache it would mean another server, or the top of that one.
   if (/^\/|^[^?]*\/\//.test(url)) throw wrongUrl(url);
   const own = route("GET", `/${url}`);
-  if (own.kind === "nar" && own.path === url) return { text: narinfo, url };
-  const prefixed = `from/${upstreamId}/${url}`;
-  if (route("GET", `/${prefixed}`).kind !== "from") throw wrongUrl(url);
+  if (isFirst && own.kind === "nar" && own.path === url) return { text: narinfo, url };
+  const from = route("GET", `/from/${SOME_ID}/${url}`);
+  if (from.kind !== "from") throw wrongUrl(url);
+  const prefixed = `from/${idOf(from.path)}/${url}`;
   return { text: narinfo.replace(URL_LINES, () => `URL: ${prefixed}`), url: prefixed };
 }
 

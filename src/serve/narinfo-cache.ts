@@ -16,9 +16,9 @@ const ENTRY_BYTES = 256;
 /** A narinfo and where it came from. */
 export interface FoundNarInfo {
   readonly text: string;
-  /** As it stands in the text. */
-  readonly url: string;
   readonly peer: UpstreamPeer;
+  /** Whether clients take it, as far as the keys are known by which upstreams sign. */
+  readonly isSigned: boolean;
 }
 
 interface Kept {

@@ -22,10 +22,10 @@ export type Route =
   | { readonly kind: "attached"; readonly path: string }
   /** A file of the page for people, or what it asks for: `` is the page itself. */
   | { readonly kind: "page"; readonly path: string; readonly query: string }
-  /** `file` is the last component, by which the index knows it; `path` is what an upstream is asked for. */
+  /** `file` is the last component, by which the index knows it; `path` is what an upstream is asked for. No query counts. */
   | { readonly kind: "nar"; readonly file: string; readonly path: string }
-  /** Any file of one upstream, whose narinfos name NARs elsewhere than under `nar/`. */
-  | { readonly kind: "from"; readonly upstream: string; readonly path: string };
+  /** A file that a narinfo of an upstream named, with its query. The id tells whose, and that it did: `nar-url.ts`. */
+  | { readonly kind: "from"; readonly id: string; readonly path: string };
 
 const READ = "GET, HEAD";
 
@@ -33,7 +33,7 @@ const READ = "GET, HEAD";
 const NAR_FILE = /^[A-Za-z0-9][A-Za-z0-9._+=-]*$/;
 
 /** Components that are neither empty nor go up, and that end nothing: the path is put behind an upstream's URL. */
-const FROM = /^from\/([0-9a-f]{8})\/((?:(?!\.\.?(?:\/|$))[^/\\?#\p{Cc}\p{Cs}]+(?:\/(?!$)|$))+)$/u;
+const FROM = /^from\/([0-9a-f]{32})\/((?:(?!\.\.?(?:\/|$))[^/\\?#\p{Cc}\p{Cs}]+(?:\/(?!$)|$))+)$/u;
 
 const HASH_FILES = [
   [".narinfo", "narinfo"],
@@ -62,13 +62,10 @@ function readRoute(path: string, query: string): Route {
     if (isStoreHash(storeHash)) return { kind, storeHash };
   }
   if (isAttachedPath(path)) return { kind: "attached", path };
-  const [, upstream, rest] = FROM.exec(path) ?? [];
-  if (upstream !== undefined && rest !== undefined) {
-    return { kind: "from", upstream, path: encodeURI(rest) + query };
-  }
+  const [, id, rest] = FROM.exec(path) ?? [];
+  if (id !== undefined && rest !== undefined) return { kind: "from", id, path: encodeURI(rest) + query };
   const file = path.startsWith("nar/") ? path.slice("nar/".length) : "";
-  // Some upstreams name the store path in the query.
-  return NAR_FILE.test(file) ? { kind: "nar", file, path: path + query } : { kind: "not-found" };
+  return NAR_FILE.test(file) ? { kind: "nar", file, path } : { kind: "not-found" };
 }
 
 /** What nginx calls a bad request, too. Escapes may stand for any other byte. */

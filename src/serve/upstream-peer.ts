@@ -3,21 +3,23 @@
  *
  * Whether it is back is found out in the background, when somebody would have asked it; no client waits for that.
  */
+import { timingSafeEqual } from "node:crypto";
 import { Semaphore } from "../concurrency.ts";
 import { messageOf, NixcacheError } from "../errors.ts";
 import type { Host } from "../host.ts";
+import { isSignature } from "../nar/signature.ts";
 import { retryAfter } from "../oci/retry.ts";
 import { Breaker } from "../upstream/breaker.ts";
 import type { Upstream, UpstreamRequest } from "../upstream/client.ts";
 import { UpstreamFailure } from "../upstream/failure.ts";
 import { readCacheInfo } from "../upstream/read-cache-info.ts";
-import { withReachableUrl } from "./nar-url.ts";
+import { type NarNames, withReachableUrl } from "./nar-url.ts";
 
 /** For operators: in `/_status` and the metrics. */
 export interface UpstreamStatus {
   /** Without user and password. */
   readonly url: string;
-  /** Lower is asked first; null until its nix-cache-info could be read. */
+  /** What its nix-cache-info says, which decides nothing here; null until that could be read. */
   readonly priority: number | null;
   /** `down` is left alone; `probing` is asked for its nix-cache-info at this moment. */
   readonly state: "up" | "down" | "probing";
@@ -39,13 +41,14 @@ export interface PeerOptions {
   readonly host: Host;
   /** Told when it is left alone, when it is back, and about failures that do not stop it. */
   readonly onError: (message: string) => void;
+  /** Whether `nar/<file>` means its NARs. */
+  readonly isFirst: boolean;
+  /** 32 bytes that nobody else knows. */
+  readonly key: Uint8Array;
 }
 
 /** Questions for narinfos under way at once; fetch has 256 places for all, and a wait for one is no slowness. */
 const CONCURRENCY = 64;
-
-/** How long not to ask again for a priority that could not be had, in milliseconds. */
-const UNKNOWN_PRIORITY_MS = 60_000;
 
 /** How much the newest answer counts in the mean latency. */
 const LATENCY_WEIGHT = 0.2;
@@ -55,9 +58,8 @@ const REFUSALS: ReadonlySet<number> = new Set([401, 403, 407, 429]);
 
 export class UpstreamPeer {
   readonly url: string;
-  /** Eight hexadecimal characters that name it in our own URLs. */
-  readonly id: string;
   readonly #upstream: Upstream;
+  readonly #names: NarNames;
   readonly #host: Host;
   readonly #onError: (message: string) => void;
   readonly #breaker: Breaker;
@@ -66,7 +68,6 @@ export class UpstreamPeer {
   readonly #pending = new Set<AbortController>();
   #priority: number | undefined;
   #probing = false;
-  #probedAt = Number.NEGATIVE_INFINITY;
   #failures = 0;
   #lastError: string | undefined;
   #requests = 0;
@@ -74,18 +75,21 @@ export class UpstreamPeer {
   #misses = 0;
   #latency: number | undefined;
 
-  constructor(upstream: Upstream, { host, onError }: PeerOptions) {
+  constructor(upstream: Upstream, { host, onError, isFirst, key }: PeerOptions) {
     this.#upstream = upstream;
     this.#host = host;
     this.#onError = onError;
     this.#breaker = new Breaker(host);
     this.url = upstream.url;
-    this.id = new Bun.CryptoHasher("sha256").update(upstream.url).digest("hex").slice(0, 8);
+    const idOf = (path: string) =>
+      new Bun.CryptoHasher("sha256", key).update(`${upstream.url}\n${path}`).digest("hex").slice(0, 32);
+    this.#names = { isFirst, idOf };
   }
 
-  /** Upstreams whose priority is not known come last. */
-  get priority(): number {
-    return this.#priority ?? Number.POSITIVE_INFINITY;
+  /** Whether this id is what we have given to a narinfo of its that names this path. */
+  hasNamed(id: string, path: string): boolean {
+    const own = Buffer.from(this.#names.idOf(path));
+    return own.length === id.length && timingSafeEqual(own, Buffer.from(id));
   }
 
   /** Whether it is not left alone. */
@@ -117,14 +121,15 @@ export class UpstreamPeer {
   }
 
   /**
-   * The text of a narinfo with the URL by which we give its NAR; undefined when it has none.
+   * The text of a narinfo with the URL by which we give its NAR, and without what is no signature, which Nix may stop at;
+   * undefined when it has none.
    * @throws `unreachable`, at once while it is left alone
    */
-  narinfo(storeHash: string, via: string): Promise<{ text: string; url: string } | undefined> {
+  narinfo(storeHash: string, via: string): Promise<string | undefined> {
     return this.#turns.run(() =>
       this.#ask(async (signal) => {
         const text = await this.#upstream.narinfo(storeHash, signal, { via });
-        return text === undefined ? undefined : withReachableUrl(text, this.id);
+        return text === undefined ? undefined : withoutMalformed(withReachableUrl(text, this.#names).text);
       }),
     );
   }
@@ -159,7 +164,6 @@ export class UpstreamPeer {
     } finally {
       this.#pending.delete(abort);
       this.#probing = false;
-      this.#probedAt = this.#host.now();
     }
   }
 
@@ -200,8 +204,6 @@ export class UpstreamPeer {
     if (found) this.#hits++;
     else this.#misses++;
     this.#latency = (this.#latency ?? latency) * (1 - LATENCY_WEIGHT) + latency * LATENCY_WEIGHT;
-    const now = this.#host.now();
-    if (this.#priority === undefined && now - this.#probedAt >= UNKNOWN_PRIORITY_MS) void this.probe();
   }
 
   #failed(error: unknown, askedAt: number): void {
@@ -225,6 +227,11 @@ export class UpstreamPeer {
   #endPending(reason: unknown): void {
     for (const abort of this.#pending) abort.abort(reason);
   }
+}
+
+/** Of a key that a client trusts, what is no signature stops it, also beside a good one. */
+function withoutMalformed(narinfo: string): string {
+  return narinfo.replace(/^Sig: (.*)\n/gm, (line, signature: string) => (isSignature(signature) ? line : ""));
 }
 
 /** Whether asking again at once may help: a connection that was closed meanwhile, an error of a server. */

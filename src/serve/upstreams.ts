@@ -1,12 +1,15 @@
 /**
- * Upstream caches behind ours: all are asked at once for a narinfo, the first good answer in the order of their
- * priorities counts, and NARs come from where their narinfo came from. One that fails is left alone for a while and
+ * Upstream caches behind ours: all are asked at once for a narinfo, the first good answer in the order that the person
+ * has given counts, and NARs come from where their narinfo came from. One that fails is left alone for a while and
  * counts as having nothing (rule 8), so that it costs clients nothing.
  */
 import { type Host, randomId } from "../host.ts";
+import { isContentAddressed } from "../nar/content-address.ts";
+import { parseNarInfo } from "../nar/narinfo.ts";
+import { verifyNarInfo } from "../nar/signature.ts";
+import type { PublicKey } from "../nar/signing-key.ts";
 import type { Upstream } from "../upstream/client.ts";
 import { firstAnswer } from "./first-answer.ts";
-import { Lru } from "./lru.ts";
 import { type FoundNarInfo, NarInfoCache } from "./narinfo-cache.ts";
 import { UpstreamPeer, type UpstreamStatus } from "./upstream-peer.ts";
 import { formatVia, hopsOf, mayPassOn } from "./via.ts";
@@ -18,12 +21,13 @@ export interface Upstreams {
   /** The text of a narinfo; undefined when none has it. An upstream that fails counts as not having it (rule 8). */
   narinfo(storeHash: string, request: ClientRequest): string | undefined | Promise<string | undefined>;
   /**
-   * A NAR by its path and query: `absent` when every upstream said so, `failed` when one could not say. This and
-   * what follows reject when the client has hung up.
+   * A NAR by its path, of the first upstream; it may be one of another that clients remember from when that was the first.
+   * `absent` when every upstream said so, `failed` when one could not say. This and what follows reject when the client
+   * has hung up.
    */
   nar(path: string, request: ClientRequest): Promise<Response | "absent" | "failed">;
-  /** Any file of the upstream with this id, as `narinfo` names it. */
-  from(upstreamId: string, path: string, request: ClientRequest): Promise<Response | "absent" | "failed">;
+  /** A file that a narinfo has named, by the id that it got there, its path and query; `absent` for any other. */
+  from(id: string, path: string, request: ClientRequest): Promise<Response | "absent" | "failed">;
   /** A file that stands beside narinfos, by its path, escapes decoded. It may have a Content-Encoding that the client has said it accepts. */
   attached(path: string, request: ClientRequest): Promise<Response | "absent" | "failed">;
   /** In the order of the configuration. */
@@ -35,10 +39,14 @@ export interface Upstreams {
 export interface UpstreamsOptions {
   readonly host: Host;
   readonly onError: (message: string) => void;
+  /** 32 bytes that nobody else knows, and that stay as they are: clients remember what is made of them for a month. */
+  readonly key: Uint8Array;
+  /** By which upstreams sign. Without any, any narinfo is as good as another. */
+  readonly trusted: readonly PublicKey[];
 }
 
-/** NARs of which it is known where they are: more than the closure of any system. About 4 MiB. */
-const KNOWN_NARS = 32_768;
+/** Where a person gives none: that of https://cache.nixos.org. */
+const USUAL_PRIORITY = 40;
 
 /**
  * The engine's collector counts answers from the network late: left to itself, a stream of questions took 290 MiB
@@ -57,48 +65,53 @@ interface Pass {
 const RANGES: Pass = { names: ["range", "if-range"], encoded: false };
 const ENCODINGS: Pass = { names: ["accept-encoding"], encoded: true };
 
-/** Asks each upstream for its priority in the background. */
+/**
+ * Looks in the background whether each upstream is there.
+ * @param upstreams in the order in which they are asked, but for priorities that the person has given: lower comes first.
+ * What an upstream says of its own priority does not count, or any could put itself before the others.
+ */
 export function createUpstreams(
   upstreams: readonly Upstream[],
-  { host, onError }: UpstreamsOptions,
+  { host, onError, key, trusted }: UpstreamsOptions,
 ): Upstreams {
   const ownId = randomId(host);
-  const peers = upstreams.map((upstream) => new UpstreamPeer(upstream, { host, onError }));
+  const priority = ({ priority = USUAL_PRIORITY }: Upstream) => priority;
+  const ranked = upstreams.toSorted((a, b) => priority(a) - priority(b));
+  const peerOf = new Map(
+    ranked.map((upstream, rank) => {
+      return [upstream, new UpstreamPeer(upstream, { host, onError, key, isFirst: rank === 0 })] as const;
+    }),
+  );
+  const peers = [...peerOf.values()];
   for (const peer of peers) void peer.probe();
   const kept = new NarInfoCache(host);
-  const narsOf = new Lru<UpstreamPeer>(KNOWN_NARS);
   /** By store hash and way: two caches that are each other's upstream would wait for each other's question. */
   const questions = new Map<string, Promise<string | undefined>>();
-
-  // The sort is stable: the order of the configuration decides among equals.
-  const ranked = () => peers.toSorted((a, b) => (a.priority === b.priority ? 0 : a.priority - b.priority));
 
   let asked = 0;
 
   async function ask(storeHash: string, hops: readonly string[]): Promise<string | undefined> {
     if (++asked % COLLECT_AFTER_QUESTIONS === 0) Bun.gc(true);
     const via = formatVia(hops, ownId);
-    let absent = 0;
+    let failed = 0;
     const found = await firstAnswer<FoundNarInfo>(
-      ranked().map(async (peer) => {
+      peers.map(async (peer) => {
         try {
-          const narinfo = await peer.narinfo(storeHash, via);
-          if (narinfo !== undefined) return { ...narinfo, peer };
-          absent++;
+          const text = await peer.narinfo(storeHash, via);
+          return text === undefined ? undefined : { text, peer, isSigned: isTaken(text, trusted) };
         } catch {
           // The peer has told; it counts as not having it.
+          failed++;
         }
         return undefined;
       }),
       host,
+      ({ isSigned }) => isSigned,
     );
-    if (found !== undefined) {
-      narsOf.set(found.url, found.peer);
-      kept.keep(storeHash, found);
-    } else if (absent === peers.length && hops.length === 0) {
-      // What is absent on the way of another cache's question may be found on another way.
-      kept.keep(storeHash, "absent");
-    }
+    // What nobody has signed is kept where nobody else can have it signed, and absent is what all say so; on the way of
+    // another cache's question that may be otherwise than on another.
+    if (found?.isSigned || (found && failed === 0)) kept.keep(storeHash, found);
+    else if (found === undefined && failed === 0 && hops.length === 0) kept.keep(storeHash, "absent");
     return found?.text;
   }
 
@@ -150,20 +163,23 @@ export function createUpstreams(
       questions.set(key, question);
       return question;
     },
-    nar(path, client) {
-      const known = narsOf.get(path);
-      const order = known === undefined ? ranked() : [known, ...ranked().filter((peer) => peer !== known)];
-      return request(order, path, client, RANGES);
-    },
-    from(upstreamId, path, client) {
-      const order = peers.filter(({ id }) => id === upstreamId);
+    nar: (path, client) => request(peers, path, client, RANGES),
+    from(id, path, client) {
+      const order = peers.filter((peer) => peer.hasNamed(id, path));
       return request(order, path, client, RANGES);
     },
     attached: (path, client) =>
-      request(ranked(), path.split("/").map(encodeURIComponent).join("/"), client, ENCODINGS),
-    status: () => peers.map(({ status }) => status),
+      request(peers, path.split("/").map(encodeURIComponent).join("/"), client, ENCODINGS),
+    status: () => upstreams.flatMap((upstream) => peerOf.get(upstream)?.status ?? []),
     close() {
       for (const peer of peers) peer.close();
     },
   };
+}
+
+/** Whether a client takes it that trusts these keys. */
+function isTaken(narinfo: string, trusted: readonly PublicKey[]): boolean {
+  if (trusted.length === 0) return true;
+  const info = parseNarInfo(narinfo);
+  return verifyNarInfo(info, trusted) || isContentAddressed(info);
 }

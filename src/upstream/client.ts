@@ -8,6 +8,7 @@
 import { connectionProblem, connectionReason } from "../connection.ts";
 import { messageOf, NixcacheError, preview, withoutUser } from "../errors.ts";
 import { parseNarInfo } from "../nar/narinfo.ts";
+import type { PublicKey } from "../nar/signing-key.ts";
 import { storeHashOf } from "../nar/store-path.ts";
 import { follow, type Hop, outward, type Web } from "../network/egress.ts";
 import { encodingOf, readText, watched } from "./body.ts";
@@ -17,6 +18,10 @@ import { UpstreamFailure } from "./failure.ts";
 export interface Upstream {
   /** Without a trailing slash, user and password. */
   readonly url: string;
+  /** As the person has given it, by `?priority=`; lower is asked first. */
+  readonly priority?: number | undefined;
+  /** By which it signs; none where they are not known. */
+  readonly keys?: readonly PublicKey[] | undefined;
   /**
    * The text of a narinfo; undefined when the upstream says that it has none.
    * @param headers sent with the request
@@ -53,6 +58,8 @@ export interface UpstreamOptions {
   /** From one byte of a body to the next, in milliseconds. */
   readonly stallMs: number;
   readonly userAgent: string;
+  /** By which it signs. Default: not known. */
+  readonly keys?: readonly PublicKey[] | undefined;
 }
 
 const ABSENT = new Set([404, 410]);
@@ -68,8 +75,8 @@ const MAX_NARINFO_BYTES = 1024 * 1024;
 
 /** @throws `usage` when `url` is no http or https URL. */
 export function openUpstream(url: string, options: UpstreamOptions): Upstream {
-  const { base, authorization } = parseUpstreamUrl(url);
-  const { web, timeoutMs, stallMs, userAgent } = options;
+  const { base, priority, authorization } = parseUpstreamUrl(url);
+  const { web, timeoutMs, stallMs, userAgent, keys } = options;
   const home = new URL(base);
   const send = outward(web, home);
   /** Whether its nix-cache-info could be read, and until when that is believed. */
@@ -134,6 +141,8 @@ export function openUpstream(url: string, options: UpstreamOptions): Upstream {
 
   return {
     url: base,
+    priority,
+    keys,
     async request(path, init) {
       const response = await ask(path, init);
       if (response === undefined) return undefined;
@@ -211,21 +220,33 @@ function lengthOf(headers: Headers): number | undefined {
   return /^\d{1,15}$/.test(length) ? Number(length) : undefined;
 }
 
-/** User and password of the URL go into a header: the URL itself stands in messages and in the status. */
-function parseUpstreamUrl(text: string): { base: string; authorization: Record<string, string> } {
+interface UpstreamUrl {
+  readonly base: string;
+  readonly priority: number | undefined;
+  readonly authorization: Record<string, string>;
+}
+
+/**
+ * User and password of the URL go into a header: the URL itself stands in messages and in the status. Of Nix's settings
+ * in the query a priority is one for us, too.
+ */
+function parseUpstreamUrl(text: string): UpstreamUrl {
   const url = URL.canParse(text) ? new URL(text) : undefined;
+  const [, given] = /^\?priority=(\d{1,9})$/.exec(url?.search ?? "") ?? [];
   if (
     url &&
     (url.protocol === "http:" || url.protocol === "https:") &&
-    url.search === "" &&
+    (url.search === "" || given !== undefined) &&
     url.hash === ""
   ) {
+    url.search = "";
     const user = `${unescaped(url.username)}:${unescaped(url.password)}`;
     url.username = "";
     url.password = "";
     const base = url.href.replace(/\/+$/, "");
     return {
       base,
+      priority: given === undefined ? undefined : Number(given),
       authorization: user === ":" ? {} : { authorization: `Basic ${Buffer.from(user).toString("base64")}` },
     };
   }

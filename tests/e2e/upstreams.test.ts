@@ -104,11 +104,28 @@ describeWith(["nix"], "upstreams", () => {
     });
     const server = await serve("empty", gate.url);
     const narinfo = await (await server.get(`/${hashPart(path)}.narinfo`)).text();
-    expect(narinfo).toMatch(/^URL: from\/[0-9a-f]{8}\/store\/of\/nars\/\S+\.nar\.zst$/m);
+    expect(narinfo).toMatch(/^URL: from\/[0-9a-f]{32}\/store\/of\/nars\/\S+\.nar\.zst$/m);
     const client = await openClient(nix, publicKey);
     await client.realise(server.url, [path]);
     expect(await client.paths()).toEqual([path]);
     await Promise.all([server.stop(), full.stop()]);
+  });
+
+  test("S9: Nix gets a NAR of the second upstream, also by what it remembers from before a restart", async () => {
+    const full = await serve("cache");
+    const none = await serve("none");
+    const first = await serve("empty", none.url, full.url);
+    const narinfo = await (await first.get(`/${hashPart(path)}.narinfo`)).text();
+    const [, url = ""] = /^URL: (from\/[0-9a-f]{32}\/nar\/\S+\.nar\.zst)$/m.exec(narinfo) ?? [];
+    const nar = await (await first.get(`/${url}`)).bytes();
+    await first.stop();
+    const flags = ["--cache", cli.path("empty"), "--upstream", none.url, "--upstream", full.url];
+    const again = await cli.serve(flags, { env: { NIXCACHE_INDEX_DIR: cli.path(`index-${indexes}`) } });
+    expect(await (await again.get(`/${url}`)).bytes()).toEqual(nar);
+    const client = await openClient(nix, publicKey);
+    await client.realise(again.url, [path]);
+    expect(await client.paths()).toEqual([path]);
+    await Promise.all([again, none, full].map((server) => server.stop()));
   });
 
   test("Nix reads a build log of the upstream, which keeps it compressed", async () => {

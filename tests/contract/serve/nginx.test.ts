@@ -21,6 +21,7 @@ import { describeWith } from "../../support/needs.ts";
 import { startNginx, type TestNginx } from "../../support/nginx.ts";
 import { commitNames, party, storeHash, testEntry } from "../../support/protocol.ts";
 import { rawRequest } from "../../support/raw-http.ts";
+import { ANY_UPSTREAMS } from "../../support/upstreams.ts";
 
 const cleanup = new Cleanup();
 afterAll(() => cleanup.run());
@@ -116,7 +117,7 @@ describeWith(["nginx"], "beside nginx", () => {
     const address = { hostname: "127.0.0.1", port: 0 };
     const handler = createHandler({
       caches: [cache],
-      upstreams: createUpstreams([], { host: realHost, onError() {} }),
+      upstreams: createUpstreams([], { ...ANY_UPSTREAMS, host: realHost, onError() {} }),
       memory: new MemoryBudget(),
       guard: createGuard(address),
       traffic: new Traffic(),

@@ -10,6 +10,7 @@ function open(count: number) {
     {
       sleep: (ms, signal) => new Promise((over) => sleeps.push({ ms, over, signal })),
     },
+    (value) => value !== "bad" && value !== "worse",
   );
   const state = { value: undefined as string | undefined, decided: false };
   void answer.then((value) => Object.assign(state, { value, decided: true }));
@@ -64,12 +65,30 @@ describe("the first good answer", () => {
     expect(state.value).toBe("b");
   });
 
+  test("S12: is not hidden by one that is not good, however long it takes", async () => {
+    const { settle, state, sleeps } = open(3);
+    await settle(0, "bad");
+    await settle(1, undefined);
+    expect([state.decided, sleeps.length]).toEqual([false, 0]);
+    await settle(2, "c");
+    expect(state).toEqual({ value: "c", decided: true });
+  });
+
+  test("S12: where there is none, the first that is not counts when all are in", async () => {
+    const { settle, state } = open(3);
+    await settle(2, "worse");
+    await settle(1, "bad");
+    expect(state.decided).toBe(false);
+    await settle(0, undefined);
+    expect(state).toEqual({ value: "bad", decided: true });
+  });
+
   test("is none when all have none, and when nobody is asked", async () => {
     const { settle, state } = open(2);
     await settle(1, undefined);
     expect(state.decided).toBe(false);
     await settle(0, undefined);
     expect(state).toEqual({ value: undefined, decided: true });
-    expect(await firstAnswer([], { sleep: async () => {} })).toBeUndefined();
+    expect(await firstAnswer([], { sleep: async () => {} }, () => true)).toBeUndefined();
   });
 });

@@ -23,6 +23,7 @@ import {
   testRecord,
 } from "../../support/protocol.ts";
 import { noise } from "../../support/publish.ts";
+import { ANY_UPSTREAMS } from "../../support/upstreams.ts";
 
 function serverOf(
   machine: TestParty,
@@ -37,7 +38,11 @@ function serverOf(
   const traffic = new Traffic();
   const handler = createHandler({
     caches: [cache],
-    upstreams: createUpstreams(upstreams, { host: realHost, onError: (m) => errors.push(m) }),
+    upstreams: createUpstreams(upstreams, {
+      ...ANY_UPSTREAMS,
+      host: realHost,
+      onError: (m) => errors.push(m),
+    }),
     underWay: () => underWay,
     memory,
     connections: 3,
@@ -222,15 +227,65 @@ describe("the handler", () => {
     const upstream = upstreamWith({
       [`${storeHash("u")}.narinfo`]: "URL: nar/u.nar.xz\n",
       "nar/u.nar.xz": "bytes",
-      "nar/q.nar?hash=1": "q",
     });
     const { cache, ask, errors } = serverOf(machine, [deadUpstream, upstream]);
     await cache.refresh();
-    expect(await (await ask(`/${storeHash("u")}.narinfo`)).text()).toBe("URL: nar/u.nar.xz\n");
+    const [, url] =
+      /^URL: (from\/[0-9a-f]{32}\/nar\/u\.nar\.xz)\n$/.exec(
+        await (await ask(`/${storeHash("u")}.narinfo`)).text(),
+      ) ?? [];
+    expect(await (await ask(`/${url}`)).text()).toBe("bytes");
+    // As clients remember it from when that upstream was the first.
     expect(await (await ask("/nar/u.nar.xz")).text()).toBe("bytes");
-    expect(await (await ask("/nar/q.nar?hash=1")).text()).toBe("q");
     // Once is enough to know that it is dead.
     expect(errors).toEqual([expect.stringContaining("no route to host; left alone")]);
+  });
+
+  test("S7: what no narinfo has named no upstream is asked for, and no query of a client's", async () => {
+    using machine = party(new MemoryStore());
+    const asked: string[] = [];
+    const upstream = upstreamWith({
+      [`${storeHash("u")}.narinfo`]: "URL: files/u.nar?of=u\n",
+      "files/u.nar?of=u": "bytes",
+    });
+    const watched: Upstream = {
+      ...upstream,
+      request: (path, init) => {
+        asked.push(path);
+        return upstream.request(path, init);
+      },
+    };
+    const { cache, ask, handle } = serverOf(machine, [watched]);
+    await cache.refresh();
+    asked.length = 0;
+    const [, url = ""] = /^URL: (.*)$/m.exec(await (await ask(`/${storeHash("u")}.narinfo`)).text()) ?? [];
+    const id = new Bun.CryptoHasher("sha256").update(upstream.url).digest("hex");
+    for (const path of [
+      `/from/${id.slice(0, 8)}/admin?delete=all`,
+      `/from/${id.slice(0, 32)}/admin?delete=all`,
+      `/${url}&delete=all`,
+      `/${url.replace("?of=u", "")}`,
+      `/${url.replace("files/u.nar", "admin")}`,
+      `/${url.replace("files/", "files%2f")}&`,
+    ]) {
+      for (const method of ["GET", "HEAD"])
+        expect([path, (await ask(path, method)).status]).toEqual([path, 404]);
+    }
+    expect(asked).toEqual([]);
+    // Of any other NAR the path alone goes on.
+    await ask("/nar/x.nar?delete=all");
+    expect(asked).toEqual(["nar/x.nar"]);
+    const from = (headers: Record<string, string>) =>
+      handle(new Request(`http://127.0.0.1:37515/${url}`, { headers }));
+    for (const headers of [
+      { host: "evil.example" },
+      { "sec-fetch-site": "cross-site" },
+      { "sec-fetch-site": "same-site" },
+      { origin: "https://evil.example", host: "127.0.0.1:37515" },
+      { referer: "http://127.0.0.1:8080/", host: "127.0.0.1:37515" },
+    ])
+      expect([headers, (await from(headers)).status] as const).toEqual([headers, 403]);
+    expect(await (await from({ host: "127.0.0.1:37515" })).text()).toBe("bytes");
   });
 
   test("with every upstream down a narinfo is 404, and so is a NAR", async () => {

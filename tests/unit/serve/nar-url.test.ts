@@ -6,7 +6,18 @@ import { route } from "../../../src/serve/route.ts";
 import { storeHash } from "../../support/protocol.ts";
 import { propertyParameters } from "../../support/seed.ts";
 
-const ID = "0123abcd";
+const ID = "0123456789abcdef".repeat(2);
+
+/** Paths that an id was asked for. */
+const named: string[] = [];
+const FIRST = {
+  isFirst: true,
+  idOf: (path: string) => {
+    named.push(path);
+    return ID;
+  },
+};
+const LATER = { ...FIRST, isFirst: false };
 
 const narinfo = (url: string) =>
   `StorePath: /nix/store/${storeHash("u")}-u\nURL: ${url}\nCompression: none\nNarHash: sha256:${"0".repeat(52)}\n` +
@@ -16,10 +27,9 @@ describe("the URL of an upstream's narinfo", () => {
   test.each([
     ["cache.nixos.org", "nar/1w1fff338fvdw53sqgamddn1b2xgds473pv6y13gizdbqjv4i5p3.nar.xz"],
     ["nix-serve", `nar/${storeHash("u")}-${"0".repeat(52)}.nar`],
-    ["harmonia", `nar/${"0".repeat(52)}.nar?hash=${storeHash("u")}`],
     ["an absolute one", "https://storage.example.org/a/../b.nar?x=%2F"],
   ])("stays as it is where it works as it is: %s", (_, url) => {
-    expect(withReachableUrl(narinfo(url), ID)).toEqual({ text: narinfo(url), url });
+    expect(withReachableUrl(narinfo(url), FIRST)).toEqual({ text: narinfo(url), url });
   });
 
   test.each([
@@ -27,14 +37,23 @@ describe("the URL of an upstream's narinfo", () => {
     ["the top", "x.nar", "x.nar"],
     ["a folder in nar/", "nar/ab/x.nar?y=/../z", "nar/ab/x.nar?y=/../z"],
     ["escapes", "nar/a%2Bb%20c.nar", "nar/a+b%20c.nar"],
-    ["nixcache itself", "from/89abcdef/x.nar", "from/89abcdef/x.nar"],
+    ["nixcache itself", `from/${ID}/x.nar`, `from/${ID}/x.nar`],
+    ["harmonia", "nar/x.nar?hash=y", "nar/x.nar?hash=y"],
     ["what looks like a route of ours", "nix-cache-info", "nix-cache-info"],
     ["$-patterns of replace", "a/$&$1.nar", "a/$&$1.nar"],
   ])("gets a prefix where it does not: %s", (_, url, path) => {
-    const { text, url: prefixed } = withReachableUrl(narinfo(url), ID);
+    const { text, url: prefixed } = withReachableUrl(narinfo(url), FIRST);
     expect(prefixed).toBe(`from/${ID}/${url}`);
     expect(text).toBe(narinfo(prefixed));
-    expect(route("GET", `/${prefixed}`)).toEqual({ kind: "from", upstream: ID, path });
+    expect(route("GET", `/${prefixed}`)).toEqual({ kind: "from", id: ID, path });
+    expect(named.at(-1)).toBe(path);
+  });
+
+  test("S9: of every upstream but the first says whose it is", () => {
+    const url = "nar/x.nar.xz";
+    expect(withReachableUrl(narinfo(url), LATER).url).toBe(`from/${ID}/${url}`);
+    const absolute = "https://storage.example.org/x.nar";
+    expect(withReachableUrl(narinfo(absolute), LATER).url).toBe(absolute);
   });
 
   test.each([
@@ -58,12 +77,12 @@ describe("the URL of an upstream's narinfo", () => {
     "x%3fy",
     `nar/${"x".repeat(1024)}`,
   ])("that leaves the upstream is refused: %s", (url) => {
-    expect(() => withReachableUrl(narinfo(url), ID)).toThrow("within its cache");
+    expect(() => withReachableUrl(narinfo(url), FIRST)).toThrow("within its cache");
   });
 
   test("that comes twice is refused", () => {
     const twice = narinfo("nar/x.nar").replace("Compression", "URL: nar/y.nar\nCompression");
-    expect(() => withReachableUrl(twice, ID)).toThrow("within its cache");
+    expect(() => withReachableUrl(twice, FIRST)).toThrow("within its cache");
   });
 
   test("whatever it is: all else stays, and what is asked for is below the upstream", () => {
@@ -88,7 +107,7 @@ describe("the URL of an upstream's narinfo", () => {
         const url = pieces.join("");
         let text: string;
         try {
-          ({ text } = withReachableUrl(narinfo(url), ID));
+          ({ text } = withReachableUrl(narinfo(url), FIRST));
         } catch {
           return;
         }

@@ -31,6 +31,7 @@ import {
   testRecord,
 } from "../../support/protocol.ts";
 import { noise } from "../../support/publish.ts";
+import { ANY_UPSTREAMS } from "../../support/upstreams.ts";
 
 interface ServerOptions {
   readonly machines: readonly TestParty[];
@@ -46,7 +47,11 @@ function serverOf({ machines, upstreams = [], upstreamNars, writer }: ServerOpti
   const caches = machines.map((machine) => serveCache(machine, (message) => errors.push(message)));
   const handler = createHandler({
     caches,
-    upstreams: createUpstreams(upstreams, { host: realHost, onError: (message) => errors.push(message) }),
+    upstreams: createUpstreams(upstreams, {
+      ...ANY_UPSTREAMS,
+      host: realHost,
+      onError: (message) => errors.push(message),
+    }),
     upstreamNars,
     writer,
     underWay: () => 1,
@@ -247,7 +252,7 @@ describe("a NAR that cannot be had", () => {
     using machine = party(new MemoryStore());
     const { refresh, ask, sleeps } = serverOf({ machines: [machine], upstreams: [deadUpstream] });
     await refresh();
-    for (const path of ["/nar/u.nar.xz", "/from/00000000/u.nar"]) {
+    for (const path of ["/nar/u.nar.xz", `/from/${"0".repeat(32)}/u.nar`]) {
       expect(seen(await ask(path))).toEqual([404, "bytes"]);
     }
     expect(sleeps).toEqual([]);
@@ -282,7 +287,7 @@ describe("before an index was ever loaded", () => {
     using machine = party(new MemoryStore());
     const { ask } = serverOf({ machines: [machine], upstreams: [upstreamWith(() => new Response("bytes"))] });
     expect(await (await ask("/nar/u.nar.xz")).text()).toBe("bytes");
-    expect(seen(await ask("/from/00000000/u.nar"))).toEqual([404, "bytes"]);
+    expect(seen(await ask(`/from/${"0".repeat(32)}/u.nar`))).toEqual([404, "bytes"]);
   });
 });
 

@@ -4,7 +4,8 @@ import { route } from "../../../src/serve/route.ts";
 import { propertyParameters } from "../../support/seed.ts";
 
 const HASH = "0123456789abcdfghijklmnpqrsvwxyz";
-const nar = (file: string, query = "") => ({ kind: "nar", file, path: `nar/${file}${query}` }) as const;
+const nar = (file: string) => ({ kind: "nar", file, path: `nar/${file}` }) as const;
+const ID = "0123456789abcdef".repeat(2);
 
 test.each([
   ["GET", "/nix-cache-info", { kind: "cache-info" }],
@@ -12,7 +13,10 @@ test.each([
   ["GET", `/${HASH}.narinfo`, { kind: "narinfo", storeHash: HASH }],
   ["GET", `/%30${HASH.slice(1)}.narinfo`, { kind: "narinfo", storeHash: HASH }],
   ["GET", "/nar/abc.nar.zst", nar("abc.nar.zst")],
-  ["GET", "/nar/abc.nar?hash=x", nar("abc.nar", "?hash=x")],
+  ["GET", "/nar/abc.nar?hash=x", nar("abc.nar")],
+  ["GET", `/from/${ID}/a/b.nar?hash=x`, { kind: "from", id: ID, path: "a/b.nar?hash=x" }],
+  ["GET", `/from/${ID.slice(1)}/a/b.nar`, { kind: "not-found" }],
+  ["GET", `/from/${ID}/../b.nar`, { kind: "not-found" }],
   ["GET", "/public-key", { kind: "public-key" }],
   ["GET", "/_status", { kind: "status" }],
   ["POST", "/_refresh", { kind: "refresh" }],

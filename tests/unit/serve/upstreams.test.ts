@@ -1,12 +1,17 @@
 /** Several upstreams behind the server: doubles that answer when a test says, and a clock that a test moves. */
 import { describe, expect, test } from "bun:test";
-import { createUpstreams } from "../../../src/serve/upstreams.ts";
+import { formatNarInfo, parseNarInfo } from "../../../src/nar/narinfo.ts";
+import { signNarInfo } from "../../../src/nar/signature.ts";
+import { generateSecretKey, type PublicKey, publicKeyOf } from "../../../src/nar/signing-key.ts";
+import { route } from "../../../src/serve/route.ts";
+import { createUpstreams, type Upstreams } from "../../../src/serve/upstreams.ts";
 import type { Upstream, UpstreamRequest } from "../../../src/upstream/client.ts";
 import { UpstreamFailure } from "../../../src/upstream/failure.ts";
 import { storeHash } from "../../support/protocol.ts";
 
 const HASH = storeHash("u");
 const NARINFO = (of: string) => `StorePath: /nix/store/${HASH}-u\nURL: nar/${of}.nar\n`;
+const KEY = new Uint8Array(32).fill(7);
 const WAY = { method: "GET", headers: new Headers(), signal: new AbortController().signal };
 
 type Answer = string | undefined | Promise<string | undefined>;
@@ -63,8 +68,8 @@ function fails(options: ConstructorParameters<typeof UpstreamFailure>[1] = {}): 
   };
 }
 
-/** With priorities known. @param random the same whenever it is asked; waits are half of what they may be with 0 */
-async function open(doubles: readonly Double[], random = 0) {
+/** With what they say of themselves known. @param random the same whenever it is asked; waits are half of what they may be with 0 */
+async function open(doubles: readonly Double[], random = 0, trusted: readonly PublicKey[] = []) {
   const clock = { ms: 1_000_000 };
   const errors: string[] = [];
   const sleeps: (() => void)[] = [];
@@ -73,64 +78,185 @@ async function open(doubles: readonly Double[], random = 0) {
     random: () => random,
     sleep: () => new Promise<void>((over) => sleeps.push(over)),
   };
-  const upstreams = createUpstreams(doubles, { host, onError: (message) => errors.push(message) });
+  const upstreams = createUpstreams(doubles, {
+    ...{ host, onError: (message: string) => errors.push(message) },
+    key: KEY,
+    trusted,
+  });
   await settled();
   return { upstreams, clock, errors, sleeps };
+}
+
+const urlIn = (narinfo: string | undefined) => /^URL: (.*)$/m.exec(narinfo ?? "")?.[1] ?? "";
+
+const textOf = async (found: Response | string) => (typeof found === "string" ? found : found.text());
+
+/** As the handler asks for what stands in a narinfo. */
+function get(upstreams: Upstreams, url = ""): Promise<Response | string> {
+  const found = route("GET", `/${url}`);
+  if (found.kind === "from") return upstreams.from(found.id, found.path, WAY);
+  return found.kind === "nar" ? upstreams.nar(found.path, WAY) : Promise.resolve(found.kind);
 }
 
 /** Lets everything run that waits for nothing but its turn. */
 const settled = () => Bun.sleep(1);
 
 describe("the upstream whose narinfo counts", () => {
-  test("is the one with the lowest priority, and of equals the first", async () => {
+  test("S12: is the first of the order that the person has given, whatever they say of themselves", async () => {
     const late = Promise.withResolvers<string>();
-    const low = double("low", { priority: 10, narinfo: () => late.promise });
-    const others = ["a", "b"].map((name) => double(name, { narinfo: () => NARINFO(name) }));
-    const { upstreams, sleeps } = await open([...others, low]);
+    const first = double("first", { narinfo: () => late.promise });
+    const others = ["a", "b"].map((name) => double(name, { priority: 0, narinfo: () => NARINFO(name) }));
+    const { upstreams, sleeps } = await open([first, ...others]);
     const answer = upstreams.narinfo(HASH, WAY);
     await settled();
     expect(sleeps.length).toBe(1);
-    late.resolve(NARINFO("low"));
-    expect(await answer).toBe(NARINFO("low"));
-    expect(upstreams.status().map(({ priority }) => priority)).toEqual([40, 40, 10]);
-    const { upstreams: equal } = await open(others);
-    expect(await equal.narinfo(HASH, WAY)).toBe(NARINFO("a"));
+    late.resolve(NARINFO("first"));
+    expect(await answer).toBe(NARINFO("first"));
+    expect(upstreams.status().map(({ priority }) => priority)).toEqual([40, 0, 0]);
+  });
+
+  test("S12: is another where the person has given it a priority, and of equals the first", async () => {
+    const [a, b, c, d] = (["a", "b", "c", "d"] as const).map((name) =>
+      double(name, { narinfo: () => NARINFO(name) }),
+    );
+    const given = [a, { ...b, priority: 41 }, { ...c, priority: 39 }, d] as Double[];
+    const { upstreams } = await open(given);
+    const answer = await upstreams.narinfo(HASH, WAY);
+    expect(answer).toBe(NARINFO("c"));
+    expect(upstreams.status().map(({ url }) => url)).toEqual(
+      ["a", "b", "c", "d"].map((name) => `https://${name}`),
+    );
   });
 
   test("is the one that has it when a better one is out beyond its head start", async () => {
-    const slow = double("slow", { priority: 1, narinfo: () => new Promise(() => {}) });
+    const slow = double("slow", { narinfo: () => new Promise(() => {}) });
     const quick = double("quick", { narinfo: () => NARINFO("quick") });
     const { upstreams, sleeps } = await open([slow, quick]);
     const answer = upstreams.narinfo(HASH, WAY);
     await settled();
     sleeps[0]?.();
-    expect(await answer).toBe(NARINFO("quick"));
+    expect(urlIn(await answer)).toEndWith("/nar/quick.nar");
   });
 
-  test("gives the NAR; others are asked when it has lost it, or nobody knows", async () => {
-    const a = double("a", { file: (path) => `a ${path}` });
-    const b = double("b", { narinfo: () => NARINFO("b"), file: (path) => (path.includes("b") ? "b" : "") });
+  test("S9: gives the NAR, also where another names the same for a path of its own", async () => {
+    const evil = storeHash("e");
+    const narinfo = (hash: string) => (hash === HASH || hash === evil ? NARINFO("x") : undefined);
+    for (const order of [
+      ["a", "b"],
+      ["b", "a"],
+    ]) {
+      const pair = order.map((name) => {
+        const has = name === "a" ? HASH : evil;
+        return double(name, {
+          narinfo: (hash) => (hash === has ? narinfo(hash) : undefined),
+          file: (path) => `${name} ${path}`,
+        });
+      });
+      for (const first of [HASH, evil]) {
+        const { upstreams } = await open(pair);
+        const asked = first === HASH ? [HASH, evil] : [evil, HASH];
+        const urls = new Map<string, string>();
+        for (const hash of asked) urls.set(hash, urlIn(await upstreams.narinfo(hash, WAY)));
+        expect(await textOf(await get(upstreams, urls.get(HASH)))).toBe("a nar/x.nar");
+        expect(await textOf(await get(upstreams, urls.get(evil)))).toBe("b nar/x.nar");
+      }
+    }
+  });
+
+  test("of what clients remember under nar/ the others give what the first has not", async () => {
+    const a = double("a");
+    const b = double("b", { file: () => "b" });
     const { upstreams } = await open([a, b]);
-    await upstreams.narinfo(HASH, WAY);
-    const body = async (found: Response | string) => (typeof found === "string" ? found : found.text());
-    expect(await body(await upstreams.nar("nar/b.nar", WAY))).toBe("b");
-    expect(a.requests).toEqual([]);
-    expect(await body(await upstreams.nar("nar/c.nar", WAY))).toBe("a nar/c.nar");
-    expect(b.requests).toEqual(["nar/b.nar"]);
+    expect(await textOf(await upstreams.nar("nar/b.nar", WAY))).toBe("b");
+    expect([a.requests, b.requests]).toEqual([["nar/b.nar"], ["nar/b.nar"]]);
   });
 
-  test("is asked alone for what its narinfo names elsewhere", async () => {
+  test("S7: is asked alone for what its narinfo names, and for nothing else", async () => {
     const a = double("a", { file: () => "wrong" });
     const b = double("b", {
-      narinfo: () => NARINFO("b").replace("nar/", "files/"),
-      file: (path) => (path === "files/b.nar" ? "right" : undefined),
+      narinfo: () => NARINFO("b").replace("nar/b.nar", "files/b.nar?of=u"),
+      file: (path) => (path === "files/b.nar?of=u" ? "right" : "wrong"),
     });
     const { upstreams } = await open([a, b]);
-    const url = /^URL: (.*)$/m.exec((await upstreams.narinfo(HASH, WAY)) ?? "")?.[1] ?? "";
-    const [, id = "", path = ""] = /^from\/([0-9a-f]{8})\/(.*)$/.exec(url) ?? [];
-    expect(await ((await upstreams.from(id, path, WAY)) as Response).text()).toBe("right");
-    expect(await upstreams.from("00000000", path, WAY)).toBe("absent");
-    expect(a.requests).toEqual([]);
+    const url = urlIn(await upstreams.narinfo(HASH, WAY));
+    expect(await textOf(await get(upstreams, url))).toBe("right");
+    const [, id = "", path = ""] = /^from\/([0-9a-f]{32})\/(.*)$/.exec(url) ?? [];
+    const digest = new Bun.CryptoHasher("sha256").update("https://b").digest("hex");
+    for (const [otherId, otherPath] of [
+      [id, "files/c.nar?of=u"],
+      [id, "files/b.nar"],
+      [id, "files/b.nar?of=u&x=y"],
+      [id, "files/b.nar?of=v"],
+      [id, "nix-cache-info"],
+      ["0".repeat(32), path],
+      [digest.slice(0, 32), path],
+      [digest.slice(0, 8), path],
+      [`${id}0`, path],
+      ["", path],
+    ] as const)
+      expect([otherPath, await upstreams.from(otherId, otherPath, WAY)]).toEqual([otherPath, "absent"]);
+    expect([a.requests, b.requests]).toEqual([[], ["files/b.nar?of=u"]]);
+  });
+});
+
+const SIGNER = generateSecretKey("up-1", new Uint8Array(32).fill(1));
+
+/** A narinfo as clients take it, signed by the key where it says so. */
+function wholeNarInfo(of: string, signature?: string): string {
+  const info = parseNarInfo(
+    `${NARINFO(of)}Compression: none\nNarHash: sha256:${"0".repeat(52)}\nNarSize: 1\nReferences: \n`,
+  );
+  const sigs = signature === undefined ? [] : [signature === "good" ? signNarInfo(info, SIGNER) : signature];
+  return formatNarInfo({ ...info, sigs });
+}
+
+describe("S12: with keys of upstreams", () => {
+  const KEYS = [publicKeyOf(SIGNER)];
+
+  test.each<[string, string | undefined]>([
+    ["no signature", undefined],
+    [
+      "one by a key that nobody trusts",
+      signNarInfo({ storePath: "x", narHash: "y", narSize: 1, references: [] }, SIGNER).replace(
+        "up-1",
+        "evil-1",
+      ),
+    ],
+    ["a forged one", `up-1:${"A".repeat(86)}==`],
+  ])("a narinfo with %s does not hide a signed one", async (_, signature) => {
+    const late = Promise.withResolvers<string>();
+    const evil = double("evil", { priority: 0, narinfo: () => wholeNarInfo("evil", signature) });
+    const good = double("good", { narinfo: () => late.promise });
+    const { upstreams, sleeps } = await open([evil, good], 0, KEYS);
+    const answer = upstreams.narinfo(HASH, WAY);
+    await settled();
+    // There is nothing to wait for but all of them.
+    expect(sleeps.length).toBe(0);
+    late.resolve(wholeNarInfo("good", "good"));
+    const text = (await answer) ?? "";
+    expect(parseNarInfo(text).sigs).toHaveLength(1);
+    expect(urlIn(text)).toMatch(/^from\/[0-9a-f]{32}\/nar\/good\.nar$/);
+  });
+
+  test("one that nobody signed is given where nobody else has the path, and kept only then", async () => {
+    const only = double("only", { narinfo: () => wholeNarInfo("only") });
+    const { upstreams } = await open([only, double("other")], 0, KEYS);
+    expect(urlIn(await upstreams.narinfo(HASH, WAY))).toBe("nar/only.nar");
+    await upstreams.narinfo(HASH, WAY);
+    expect(only.narinfos).toHaveLength(1);
+    const sick = double("sick", { narinfo: fails({ status: 500 }) });
+    const { upstreams: unsure } = await open([only, sick], 0, KEYS);
+    expect(urlIn(await unsure.narinfo(HASH, WAY))).toBe("nar/only.nar");
+    await unsure.narinfo(HASH, WAY);
+    expect(only.narinfos).toHaveLength(3);
+  });
+
+  test("what is no signature is left out: Nix may stop at it, beside a good one too", async () => {
+    const odd = double("odd", {
+      narinfo: () => wholeNarInfo("odd", "good").replace(/^Sig/m, "Sig: up-1:AAAA\nSig"),
+    });
+    const { upstreams } = await open([odd], 0, KEYS);
+    expect(await upstreams.narinfo(HASH, WAY)).toBe(wholeNarInfo("odd", "good"));
   });
 });
 
@@ -182,11 +308,11 @@ describe("questions", () => {
 
   test("whose kept answer came from an upstream that is left alone are asked anew", async () => {
     const a = double("a", { narinfo: () => NARINFO("a"), file: fails() });
-    const b = double("b", { priority: 50, narinfo: () => NARINFO("b") });
+    const b = double("b", { narinfo: () => NARINFO("b") });
     const { upstreams } = await open([a, b]);
     expect(await upstreams.narinfo(HASH, WAY)).toBe(NARINFO("a"));
     expect(await upstreams.nar("nar/a.nar", WAY)).toBe("failed");
-    expect(await upstreams.narinfo(HASH, WAY)).toBe(NARINFO("b"));
+    expect(urlIn(await upstreams.narinfo(HASH, WAY))).toEndWith("/nar/b.nar");
   });
 });
 

@@ -6,6 +6,7 @@ import { createUpstreams } from "../../../src/serve/upstreams.ts";
 import { openUpstream } from "../../../src/upstream/client.ts";
 import { UpstreamQuestions } from "../../../src/upstream/questions.ts";
 import { storeHash } from "../../support/protocol.ts";
+import { ANY_UPSTREAMS } from "../../support/upstreams.ts";
 
 const servers: Bun.Server<undefined>[] = [];
 afterEach(() => {
@@ -147,7 +148,11 @@ describe("serve", () => {
   const serve = (url: string) => {
     const errors: string[] = [];
     const host = { ...realHost, now: () => 1_000_000 };
-    const upstreams = createUpstreams([open(url)], { host, onError: (message) => errors.push(message) });
+    const upstreams = createUpstreams([open(url)], {
+      ...ANY_UPSTREAMS,
+      host,
+      onError: (message) => errors.push(message),
+    });
     return { upstreams, errors };
   };
 
@@ -177,7 +182,7 @@ describe("serve", () => {
     upstreams.close();
   });
 
-  test("asks one without a nix-cache-info, at the lowest priority", async () => {
+  test("asks one without a nix-cache-info as any other", async () => {
     const upstream = start({ info: status(404), absent: status(404) });
     const { upstreams } = serve(upstream.url);
     for (const hash of HASHES) expect(await upstreams.narinfo(hash, way)).toBeUndefined();
