@@ -105,7 +105,7 @@ export async function readSetup(given: Arguments, context: Context): Promise<Pub
   );
   const partBytes = byteSize("--part-size", given.text("part-size"), DEFAULT_PART_BYTES, MIN_PART_BYTES);
   const urls = upstreamUrls(given.texts("upstream"), env);
-  const upstreams = openUpstreams(urls, env);
+  const upstreams = openUpstreams(urls, env, given.texts("upstream-key"));
   const trusted = upstreamKeys(given.texts("upstream-key"), urls, env);
   const reference = cacheReference(given.text("cache"), env);
   const storeRoot = given.text("store") ?? (await configuredStore(runCommand, env, context.signal));

@@ -100,6 +100,7 @@ export const serve = command(
     const connections = connectionCount(given.text("connections"), env);
     const urls = upstreamUrls(given.texts("upstream"), env);
     const upstreams = openUpstreams(urls, env, given.texts("upstream-key"));
+    const signers = upstreamKeys(given.texts("upstream-key"), urls, env);
     const kept = narCache({ directory: given.text("nar-cache"), size: given.text("nar-cache-size") }, env);
     await using nars = kept && (await openNarCache(kept, connections, context));
     using open = new DisposableStack();
@@ -121,13 +122,16 @@ export const serve = command(
     });
     const passing = createUpstreams(upstreams, {
       ...{ host, onError, key: keptSecret(narKeyFile(env)) },
-      trusted: upstreams.length < 2 ? [] : [...keys, ...upstreamKeys(given.texts("upstream-key"), urls, env)],
+      trusted: upstreams.length < 2 ? [] : [...keys, ...signers],
     });
     open.defer(() => passing.close());
     const guard = createGuard({ hostname: address.hostname, allowHosts: given.texts("allow-host") ?? [] });
     await using writing = openWriter(
       given,
-      { references, caches, upstreams: passing, guard, hostname: address.hostname, key },
+      {
+        ...{ references, caches, upstreams: passing, guard, hostname: address.hostname, key },
+        upstreamKeys: upstreams.every(({ keys }) => keys?.length) ? signers : [],
+      },
       context,
     );
     // A registry that answers is waited for: what it refuses nobody shall upload.

@@ -13,7 +13,7 @@ import {
 import { type Context, openCache } from "../context.ts";
 import { messageOf, NixcacheError } from "../errors.ts";
 import { keyFileWarning, readSigningKey } from "../nar/key-file.ts";
-import { formatPublicKey, publicKeyOf, type SecretKey } from "../nar/signing-key.ts";
+import { formatPublicKey, type PublicKey, publicKeyOf, type SecretKey } from "../nar/signing-key.ts";
 import type { CacheReference } from "../oci/reference.ts";
 import { Committer } from "../receive/committer.ts";
 import { elsewhereIn } from "../receive/elsewhere.ts";
@@ -47,6 +47,8 @@ export interface WritableOptions {
   /** Those of the references, in their order. */
   readonly caches: readonly ServedCache[];
   readonly upstreams: Upstreams;
+  /** By which all of them sign; empty where those of one are not known. */
+  readonly upstreamKeys: readonly PublicKey[];
   readonly guard: Guard;
   readonly hostname: string;
   /** Signs what is uploaded. */
@@ -80,7 +82,7 @@ export function uploadKey(
 /** Undefined without `--writable`. */
 export function openWriter(
   given: Arguments,
-  { references, caches, upstreams, guard, hostname, key }: WritableOptions,
+  { references, caches, upstreams, upstreamKeys, guard, hostname, key }: WritableOptions,
   context: Context,
 ): OpenWriter | undefined {
   const [reference] = references;
@@ -108,7 +110,7 @@ export function openWriter(
   // What has been accepted is committed after the signal to stop, too.
   const stop = new AbortController();
   const cache = openCache(reference, "write", { ...context, signal: stop.signal }, { index: first.index });
-  const elsewhere = elsewhereIn(caches.slice(1), upstreams, stop.signal);
+  const elsewhere = elsewhereIn(caches.slice(1), upstreams, upstreamKeys, stop.signal);
   const { repository, revision, run } = publishOrigin(env);
   const committer = new Committer({
     ...cache.protocol,

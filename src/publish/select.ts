@@ -62,7 +62,7 @@ export async function select(closure: readonly PathInfo[], context: SelectContex
   });
   const found = await mapConcurrently(unknown, UPSTREAM_CONCURRENCY, async (info) => {
     if (hasKeyOf(info, context.upstreamKeys ?? [])) return true;
-    return (await questions.ask(storeHashOf(info.path))) === "has";
+    return (await questions.ask(storeHashOf(info.path), { build: signedFieldsOf(info) })) === "has";
   });
   const upstream = new Set(unknown.filter((_, i) => found[i]).map(({ path }) => path));
   const isKept = ([path, line]: readonly [string, EntryLine]) =>

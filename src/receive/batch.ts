@@ -22,8 +22,8 @@ const MAX_BATCH_BYTES = 64 * 1024 * 1024;
 /** Questions about references under way at once. */
 const ASK_AT_ONCE = 16;
 
-/** Whether another cache has a store path: one that is served beside ours, or an upstream. */
-export type Elsewhere = (storeHash: string) => Promise<boolean>;
+/** Whether another cache has a store path, by its hash and its base name: one that is served beside ours, or an upstream. */
+export type Elsewhere = (storeHash: string, baseName: string) => Promise<boolean>;
 
 export interface Batch {
   readonly entries: readonly BatchEntry[];
@@ -178,13 +178,16 @@ async function dropIncomplete(
   lineOf: (hash: string) => EntryLine | undefined,
   elsewhere: Elsewhere,
 ): Promise<void> {
-  const outside = new Set<string>();
+  const outside = new Map<string, string>();
   for (const { info } of candidates.values()) {
-    for (const hash of info.references.map(storeHashOf)) if (!lineOf(hash)) outside.add(hash);
+    for (const reference of info.references) {
+      const hash = storeHashOf(reference);
+      if (!lineOf(hash) && !candidates.has(hash)) outside.set(hash, reference);
+    }
   }
-  const asked = [...outside].filter((hash) => !candidates.has(hash));
-  const found = await mapConcurrently(asked, ASK_AT_ONCE, elsewhere);
-  const had = new Set(asked.filter((_, index) => found[index]));
+  const asked = [...outside];
+  const found = await mapConcurrently(asked, ASK_AT_ONCE, ([hash, reference]) => elsewhere(hash, reference));
+  const had = new Set(asked.flatMap(([hash], index) => (found[index] ? [hash] : [])));
   for (let changed = true; changed; ) {
     changed = false;
     for (const [hash, { info }] of candidates) {

@@ -81,7 +81,7 @@ async function checkReferences(info: NarInfo, intake: Intake): Promise<void> {
     (reference) => reference !== self && !intake.has(storeHashOf(reference)),
   );
   const found = await mapConcurrently(unknown, ASK_AT_ONCE, (reference) =>
-    intake.elsewhere(storeHashOf(reference)),
+    intake.elsewhere(storeHashOf(reference), reference),
   );
   const missing = unknown.find((_, at) => !found[at]);
   if (missing === undefined) return;

@@ -18,6 +18,7 @@ import { preview } from "../errors.ts";
 import { isContentAddressed } from "../nar/content-address.ts";
 import { isSignature, parseSignature, verifyNarInfo } from "../nar/signature.ts";
 import { type PublicKey, publicKeysAmong } from "../nar/signing-key.ts";
+import { STORE_DIR } from "../nar/store-path.ts";
 import type { Digest } from "../oci/digest.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
 import { refresh } from "../protocol/refresh.ts";
@@ -187,7 +188,8 @@ async function missingReferences(context: VerifyContext, lines: readonly EntryLi
     [...wanted],
     context.concurrency,
     async ([hash, { reference, from }]) => {
-      if ((await questions.ask(hash)) !== "absent") return [];
+      const storePath = `${STORE_DIR}/${reference}`;
+      if ((await questions.ask(hash, { storePath })) !== "absent") return [];
       const detail = `${reference} is neither in the cache nor upstream`;
       return [{ kind: "reference-missing", subject: from.info.storePath, detail } as const];
     },

@@ -1,5 +1,7 @@
 /** Paths of a Nix store that is not there: their NARs are made of their names. */
+
 import { encodeBase32 } from "../../src/nar/base32.ts";
+import type { NarInfo } from "../../src/nar/narinfo.ts";
 import type { PathInfo } from "../../src/nix/store.ts";
 import type { Dump } from "../../src/publish/nar-file.ts";
 import { storeHash } from "./protocol.ts";
@@ -45,6 +47,15 @@ export function pathInfo({ name, references = [], size = 500, content = name }: 
 }
 
 /** A closure, which must be given references first, and how to dump it. Names in `broken` give other bytes. */
+/** What a cache that has this very build says of it. */
+export function narInfoOf(path: TestPath, sigs: readonly string[] = []): NarInfo {
+  const { path: storePath, narHash, narSize, references } = pathInfo(path);
+  return {
+    ...{ storePath, narHash, narSize, url: "nar/x.nar", compression: "none", sigs: [...sigs] },
+    references: references.map((reference) => reference.slice("/nix/store/".length)).sort(),
+  };
+}
+
 export function testClosure(paths: readonly TestPath[], broken: ReadonlySet<string> = new Set()) {
   const closure = paths.map(pathInfo);
   const contents = new Map(paths.map((path) => [pathOf(path.name), path]));

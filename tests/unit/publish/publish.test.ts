@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { entryOf } from "../../../src/cache/entry.ts";
 import { rootsOf } from "../../../src/cache/roots.ts";
 import { NixcacheError } from "../../../src/errors.ts";
+import { formatNarInfo } from "../../../src/nar/narinfo.ts";
 import { signNarInfo, verifyNarInfo } from "../../../src/nar/signature.ts";
 import { generateSecretKey, publicKeyOf } from "../../../src/nar/signing-key.ts";
 import type { PathInfo } from "../../../src/nix/store.ts";
@@ -13,7 +14,7 @@ import { readNar } from "../../../src/serve/nar.ts";
 import { silentProgress } from "../../../src/terminal/progress.ts";
 import { MemoryStore } from "../../support/memory-store.ts";
 import { party, storeHash, type TestParty } from "../../support/protocol.ts";
-import { noise, pathOf, type TestPath, testClosure } from "../../support/publish.ts";
+import { narInfoOf, noise, pathOf, type TestPath, testClosure } from "../../support/publish.ts";
 import { memoryUpstream } from "../../support/upstream-double.ts";
 
 const KEY = generateSecretKey("test-1", new Uint8Array(32).fill(7));
@@ -322,7 +323,7 @@ describe("publish", () => {
     const asked: string[] = [];
     const upstream = memoryUpstream("https://upstream", async (hash) => {
       asked.push(hash);
-      return hash === storeHash("p-1") ? "StorePath: …" : undefined;
+      return hash === storeHash("p-1") ? formatNarInfo(narInfoOf({ name: "p-1" })) : undefined;
     });
     const dead = memoryUpstream("https://dead", async () => {
       throw new NixcacheError("unreachable", "no route");

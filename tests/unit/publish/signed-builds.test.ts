@@ -1,6 +1,7 @@
 /** Publishing another build of a path of which the cache has one that is signed. */
 import { describe, expect, test } from "bun:test";
 import { type EntryLine, entryOf } from "../../../src/cache/entry.ts";
+import { formatNarInfo } from "../../../src/nar/narinfo.ts";
 import { verifyNarInfo } from "../../../src/nar/signature.ts";
 import { generateSecretKey, publicKeyOf, type SecretKey } from "../../../src/nar/signing-key.ts";
 import { storeHashOf } from "../../../src/nar/store-path.ts";
@@ -12,7 +13,7 @@ import { silentProgress } from "../../../src/terminal/progress.ts";
 import type { Upstream } from "../../../src/upstream/client.ts";
 import { MemoryStore } from "../../support/memory-store.ts";
 import { party, storeHash, TestHost } from "../../support/protocol.ts";
-import { pathInfo, pathOf, type TestPath, testClosure } from "../../support/publish.ts";
+import { narInfoOf, pathInfo, pathOf, type TestPath, testClosure } from "../../support/publish.ts";
 
 const keyOf = (name: string, seed: number) => generateSecretKey(name, new Uint8Array(32).fill(seed));
 const [MINE, OTHER] = [keyOf("mine-1", 1), keyOf("other-1", 2)];
@@ -123,7 +124,8 @@ describe("a build that differs from a signed one", () => {
   test("is no matter where an upstream has it", async () => {
     const store = new MemoryStore();
     await publishTo(store, [P("first")], { key: MINE });
-    const upstream = { url: "up", narinfo: async () => "is there" } as unknown as Upstream;
+    const narinfo = formatNarInfo(narInfoOf(P("second")));
+    const upstream = { url: "up", narinfo: async () => narinfo } as unknown as Upstream;
     const { result } = await publishTo(store, [P("second")], { key: MINE, upstreams: [upstream] });
     expect(result).toMatchObject({ leftOut: [], paths: { upstream: 1 } });
   });

@@ -3,6 +3,8 @@ import { type Entry, encodeEntry, entryOf, formatLine, parseLine } from "../../.
 import { ROOT_TAG, segmentTag } from "../../../src/cache/tags.ts";
 import { NixcacheError } from "../../../src/errors.ts";
 import { encodeBase32 } from "../../../src/nar/base32.ts";
+import { formatNarInfo } from "../../../src/nar/narinfo.ts";
+import { signNarInfo } from "../../../src/nar/signature.ts";
 import { formatPublicKey, generateSecretKey, publicKeyOf } from "../../../src/nar/signing-key.ts";
 import { type Digest, digestOf } from "../../../src/oci/digest.ts";
 import { decodeManifest } from "../../../src/oci/manifest.ts";
@@ -18,7 +20,7 @@ import { repair } from "../../../src/verify/repair.ts";
 import { verify } from "../../../src/verify/verify.ts";
 import { MemoryStore } from "../../support/memory-store.ts";
 import { party, storeHash, type TestParty, testEntry, testRecord } from "../../support/protocol.ts";
-import { noise, pathOf, type TestPath, testClosure } from "../../support/publish.ts";
+import { narInfoOf, noise, pathOf, type TestPath, testClosure } from "../../support/publish.ts";
 import { memoryUpstream } from "../../support/upstream-double.ts";
 
 const KEY = generateSecretKey("test-1", new Uint8Array(32).fill(7));
@@ -249,7 +251,15 @@ describe("verify", () => {
     await fold(machine);
     const upstream = (answer: () => Promise<string | undefined>) =>
       memoryUpstream("https://upstream", answer);
-    const has = upstream(async () => "StorePath: …");
+    const narinfo = (name: string, sigs: string[] = []) => formatNarInfo({ ...narInfoOf({ name }), sigs });
+    const has = upstream(async () => narinfo("nowhere"));
+    const hasAnother = upstream(async () => narinfo("another"));
+    const signer = generateSecretKey("up-1", new Uint8Array(32).fill(1));
+    const keys = [publicKeyOf(signer)];
+    const lies = { ...has, keys };
+    const signed = upstream(async () =>
+      narinfo("nowhere", [signNarInfo(narInfoOf({ name: "nowhere" }), signer)]),
+    );
     const hasNot = upstream(async () => undefined);
     const dead = upstream(async () => {
       throw new NixcacheError("unreachable", "down");
@@ -258,11 +268,18 @@ describe("verify", () => {
       [[], 1],
       [[hasNot], 1],
       [[hasNot, has], 0],
+      [[hasAnother], 1],
+      [[lies], 1],
+      [[lies, { ...signed, keys }], 0],
       [[dead], 0],
     ] as const) {
       expect((await check(machine, false, [...upstreams])).findings).toHaveLength(count);
     }
-    expect(machine.warnings).toEqual([
+    const doubted = "upstream https://upstream: … does not count as there: …";
+    expect(
+      machine.warnings.map((text) => text.replace(/\/nix\/store\/.*( does not count as there: ).*/, "…$1…")),
+    ).toEqual([
+      ...[doubted, doubted, doubted],
       "upstream https://upstream cannot be asked, so it may have what is missing: down",
     ]);
   });
