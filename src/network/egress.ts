@@ -22,6 +22,8 @@ export interface Names {
   isProxied(url: string): boolean;
   /** Whether a name may be replaced by its address without changing the way to it. */
   readonly mayPin: boolean;
+  /** Whether it is an address of this machine. */
+  isHere(address: string): boolean;
   /** Whether we ourselves listen there. */
   isOwn(address: string, port: number): boolean;
 }
@@ -84,7 +86,7 @@ async function admitted(
   const own = found.find((address) => names.isOwn(address, portOf(target)));
   if (own !== undefined) throw refuse(own, "where this very program listens");
   for (const address of found) {
-    const reach = reachOf(address);
+    const reach = reachOfAny(names, address);
     if (reach !== "public" && !mayLead(await reachOfHome(names, home, signal), reach))
       throw refuse(address, WORDS[reach]);
   }
@@ -96,12 +98,18 @@ function mayLead(from: Reach, to: Reach): boolean {
   return from === to || (from === "loopback" && to === "private");
 }
 
+/** Where others cannot reach what listens at a public address of this machine, we would. */
+function reachOfAny(names: Names, address: string): Reach {
+  const reach = reachOf(address);
+  return reach === "public" && names.isHere(address) ? "loopback" : reach;
+}
+
 /** The widest of all its addresses: a name must not become one of this machine by an address more. */
 async function reachOfHome(names: Names, home: URL, signal: RequestInit["signal"]): Promise<Reach> {
   const literal = literalAddress(home.hostname);
-  if (literal !== undefined) return reachOf(literal);
+  if (literal !== undefined) return reachOfAny(names, literal);
   const found = await addressesOf(names, home, signal).catch(() => []);
-  const reaches = new Set(found.map(reachOf));
+  const reaches = new Set(found.map((address) => reachOfAny(names, address)));
   return REACHES.find((reach) => reaches.has(reach)) ?? "public";
 }
 

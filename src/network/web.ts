@@ -34,6 +34,7 @@ const names: Names = {
   },
   isProxied: () => false,
   mayPin: true,
+  isHere,
   isOwn: (address, port) => ownPorts.has(port) && isHere(address),
 };
 

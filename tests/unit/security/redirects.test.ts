@@ -48,6 +48,7 @@ function world(
       },
       isProxied: () => false,
       mayPin,
+      isHere: (address) => address === "198.51.100.9",
       isOwn: (address, port) => port === 37515 && address === "127.0.0.1",
     },
   };
@@ -138,6 +139,11 @@ test.each([
   ["http://127.0.0.1:1", "http://169.254.169.254/x", false],
   ["http://inside.example", "http://10.0.0.1/x", true],
   ["http://both.example", "http://10.0.0.1/x", false],
+  // A public address of this machine.
+  ["http://cache.example", "http://198.51.100.9/x", false],
+  ["http://10.0.0.1", "http://198.51.100.9/x", false],
+  ["http://198.51.100.9:1", "http://198.51.100.9:2/x", true],
+  ["http://198.51.100.9:1", "http://198.51.100.8/x", true],
   // Where serve itself listens nobody leads it.
   ["http://127.0.0.1:1", "http://127.0.0.1:37515/_status", false],
   ["http://127.0.0.1:1", "http://localhost:37515/_status", false],
