@@ -128,6 +128,30 @@ describeWith(["nix"], "upstreams", () => {
     await Promise.all([again, none, full].map((server) => server.stop()));
   });
 
+  test("S13: publish uploads what an upstream only claims to have, and nothing that it has", async () => {
+    const full = await serve("cache");
+    const forged = (narinfo: string) =>
+      narinfo.replace(/^NarHash: .*$/m, `NarHash: sha256:${"0".repeat(52)}`);
+    const unsigned = (narinfo: string) => narinfo.replace(/^Sig: .*\n/gm, "");
+    for (const [name, change, extra, uploaded] of [
+      ["forged", forged, [], 1],
+      ["forged-unsigned", (narinfo: string) => unsigned(forged(narinfo)), [], 1],
+      ["unsigned", unsigned, ["--upstream-key", publicKey], 1],
+      ["true", (narinfo: string) => narinfo, ["--upstream-key", publicKey], 0],
+      ["true-unknown", (narinfo: string) => narinfo, [], 0],
+    ] as const) {
+      const gate = openGate(async (asked) => {
+        const answer = await full.get(asked);
+        return asked.endsWith(".narinfo") ? new Response(change(await answer.text())) : answer;
+      });
+      const args = ["--cache", cli.path(`claims-${name}`), "--upstream", gate.url, "--json", ...extra];
+      const { stdout, stderr } = await cli.run(["publish", path, ...args], { env: storeVariables(nix) });
+      expect([name, JSON.parse(stdout).paths.uploaded]).toEqual([name, uploaded]);
+      expect([name, stderr.includes("does not count as there")]).toEqual([name, uploaded === 1]);
+    }
+    await full.stop();
+  });
+
   test("Nix reads a build log of the upstream, which keeps it compressed", async () => {
     const full = await serve("cache");
     const log = "built it\n";
