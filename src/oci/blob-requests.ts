@@ -59,7 +59,7 @@ export class BlobRequests {
     return found === "odd" ? this.#insteadOfRange(whole) : found;
   }
 
-  /** As `from`, with the tries of a policy. A registry may fail at ranges alone, each time. */
+  /** As `from`, with the tries of a policy. A registry may fail at ranges alone, or its storage deny them, each time. */
   async patiently(
     policy: RetryPolicy,
     digest: Digest,
@@ -71,7 +71,10 @@ export class BlobRequests {
     try {
       return await withRetry(policy, network, () => this.from(digest, from, end, signal), signal);
     } catch (error) {
-      if (end === undefined || this.#withoutRanges() || !isFault(lastAnswer(error)?.status)) throw error;
+      const last = lastAnswer(error);
+      const isDenied = last?.afterMs === undefined && (last?.status === 401 || last?.status === 403);
+      const isOdd = isFault(last?.status) || isDenied;
+      if (end === undefined || this.#withoutRanges() || !isOdd) throw error;
       const whole = () => this.#whole(digest, from, end, signal);
       return this.#insteadOfRange(() => withRetry(withAttempts(policy, 1), network, whole, signal));
     }

@@ -1,5 +1,5 @@
 /** How large a blob is, or whether it is there at all: by HEAD, else by the head of what a GET answers. */
-import type { Digest } from "./digest.ts";
+import { type Digest, isDigest } from "./digest.ts";
 import { describeExchange, type Exchange } from "./hop.ts";
 import { FEW_ATTEMPTS, orOtherWay } from "./other-way.ts";
 import type { RegistryContext } from "./registry-context.ts";
@@ -22,7 +22,10 @@ export async function blobSize(
     answer?.close();
     if (answer?.kind === "absent") return undefined;
     const size = answer && sizeIn(answer);
-    if (size !== undefined) return size;
+    const stated = answer?.headers.get("docker-content-digest");
+    // Who answers every HEAD with 200 says 0, or nothing of this blob.
+    const isOther = size === 0 || (isDigest(stated) && stated !== digest);
+    if (size !== undefined && (exchange === ranged || !isOther)) return size;
   }
   const answer = await transport.call(get);
   answer.close();

@@ -18,7 +18,7 @@ import {
   withoutArtifactType,
 } from "./manifest.ts";
 import { throwIfAborted } from "./network.ts";
-import { FEW_ATTEMPTS, orOtherWay } from "./other-way.ts";
+import { FEW_ATTEMPTS, isOddAnswer, orOtherWay } from "./other-way.ts";
 import { checkTagOrDigest, isTag } from "./reference.ts";
 import type { RegistryContext } from "./registry-context.ts";
 import { isFault, lastAnswer, type RegistryError } from "./retry.ts";
@@ -48,6 +48,9 @@ const BLOB_CODES: readonly string[] = ["MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", 
 /** Statuses of registries that do not say which blob a manifest lacks, or that it lacks one at all. */
 const MAY_LACK_BLOBS: readonly number[] = [400, 404, 422];
 
+/** So many odd answers to DELETE in a row say that nothing can be deleted. */
+const ODD_DELETES = 3;
+
 /** Blobs asked for at once after a refusal. */
 const HEADS_AT_ONCE = 8;
 
@@ -55,6 +58,7 @@ export function registryManifests(context: RegistryContext, statBlob: Store["sta
   const { transport, network, at } = context;
   /** Set once the registry has refused a custom artifact type and taken an image configuration. */
   let imageConfigs = false;
+  let oddDeletes = 0;
 
   const readManifest: Store["readManifest"] = async (tagOrDigest, { ifNot, signal } = {}) => {
     const url = at(`manifests/${checkTagOrDigest(tagOrDigest)}`);
@@ -240,21 +244,29 @@ export function registryManifests(context: RegistryContext, statBlob: Store["sta
       url: at(`manifests/${digest}`),
       access: "delete",
       accept: [400, 403, 405, 501],
-      faultAttempts,
+      faultAttempts: faultAttempts ?? FEW_ATTEMPTS,
       signal,
     } as const;
     let answer: Answer;
     try {
       answer = await transport.call(exchange);
     } catch (error) {
+      throwIfAborted(signal, network.signal);
       // A realm that gives no token for deleting says the same as a 403.
       if (error instanceof NixcacheError && error.code === "denied")
+        return { refused: error.message, everything: true };
+      if (isOddAnswer(error)) return oddDelete(error);
+      // A limit of requests that does not end: the next run goes on.
+      if (error instanceof NixcacheError && lastAnswer(error) !== undefined)
         return { refused: error.message, everything: true };
       throw error;
     }
     answer.close();
     if (answer.kind === "absent") return false;
-    if (answer.kind === "ok" && answer.status < 300) return true;
+    if (answer.kind === "ok" && answer.status < 300) {
+      oddDeletes = 0;
+      return true;
+    }
     // zot's 400 in a repository that it does not know.
     const isNameUnknown = answer.errors.some(({ code }) => code === "NAME_UNKNOWN");
     if (answer.status === 400 && isNameUnknown) return false;
@@ -262,7 +274,12 @@ export function registryManifests(context: RegistryContext, statBlob: Store["sta
     const refused = unexpected(describeExchange(exchange), answer);
     if (unsupported || [403, 405, 501].includes(answer.status))
       return { refused: refused.message, everything: true };
-    throw refused;
+    return oddDelete(refused);
+  };
+
+  /** May be about this manifest alone; several in a row are about all. */
+  const oddDelete = ({ message }: NixcacheError) => {
+    return { refused: message, everything: ++oddDeletes >= ODD_DELETES };
   };
 
   return { readManifest, statManifest, writeManifest, deleteManifest };

@@ -8,6 +8,7 @@ import { resolveLocation } from "../network/egress.ts";
 import { describeExchange, type Exchange } from "./hop.ts";
 import { parseNextLink } from "./link.ts";
 import { parseJson } from "./manifest.ts";
+import { FEW_ATTEMPTS, orOtherWay } from "./other-way.ts";
 import { isTag } from "./reference.ts";
 import type { RegistryContext } from "./registry-context.ts";
 import type { Store } from "./store.ts";
@@ -21,12 +22,19 @@ const MAX_PAGES = 1000;
  */
 const MAX_LIST_BYTES = 64 * 1024 * 1024;
 
-export function registryTags({ transport, at }: RegistryContext): Pick<Store, "listTags"> {
+interface Page {
+  readonly tags: readonly string[];
+  readonly next: string | undefined;
+  readonly size: number;
+}
+
+export function registryTags({ transport, network, at }: RegistryContext): Pick<Store, "listTags"> {
   const listTags: Store["listTags"] = async ({ signal } = {}) => {
     const tags = new Set<string>();
     const seen = new Set<string>();
     let left = MAX_LIST_BYTES;
     const first = at(`tags/list?n=${PAGE_TAGS}`);
+    const unsized: Page = { tags: [], next: at("tags/list").href, size: 0 };
     let url: URL | undefined = first;
     while (url !== undefined) {
       const exchange: Exchange = {
@@ -34,7 +42,7 @@ export function registryTags({ transport, at }: RegistryContext): Pick<Store, "l
         url,
         access: "pull",
         headers: { accept: "application/json" },
-        accept: url === first ? [400, 422] : [],
+        ...(url === first && { faultAttempts: FEW_ATTEMPTS }),
         signal,
       };
       const what = describeExchange(exchange);
@@ -45,19 +53,21 @@ export function registryTags({ transport, at }: RegistryContext): Pick<Store, "l
         );
       }
       seen.add(url.href);
-      const page = await transport.callWhole(exchange, left, (answer) => {
-        // A cache that does not exist yet has no tags; one that vanishes between two pages is none of that.
-        if (answer.kind === "absent" && seen.size === 1) return undefined;
-        // Pages of our size are a wish.
-        if (answer.kind !== "ok" && url === first) return { tags: [], next: at("tags/list").href, size: 0 };
-        if (answer.status !== 200) throw unexpected(what, answer);
-        const next = parseNextLink(answer.headers.get("link"));
-        return { tags: tagsIn(answer.bytes, what), next, size: answer.bytes.length };
-      });
-      if (page === undefined) return [];
+      const ask = () =>
+        transport.callWhole(exchange, left, (answer) => {
+          // A cache that does not exist yet has no tags; one that vanishes between two pages is none of that.
+          if (answer.kind === "absent" && (url === first || url?.href === unsized.next)) return "absent";
+          if (answer.status !== 200) throw unexpected(what, answer);
+          const next = parseNextLink(answer.headers.get("link"));
+          return { tags: tagsIn(answer.bytes, what), next, size: answer.bytes.length };
+        });
+      // Pages of our size are a wish.
+      const page: Page | "absent" =
+        (url === first ? await orOtherWay(ask, signal, network.signal) : await ask()) ?? unsized;
+      if (page === "absent") return [];
       left -= page.size;
       for (const tag of page.tags) tags.add(tag);
-      const { next } = page;
+      const next: string | undefined = page.next;
       url = next === undefined ? undefined : resolveLocation(url, next, what);
       if (url !== undefined && url.origin !== transport.origin) {
         throw new NixcacheError(

@@ -142,6 +142,7 @@ export function createTransport(options: TransportOptions): Transport {
         new NixcacheError(
           "unreachable",
           `${describeExchange(exchange)}: ${url.host}, where it redirects to, answered ${status}`,
+          { cause: new AnsweredWith(status) },
         ),
       );
     }

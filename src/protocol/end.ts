@@ -20,12 +20,12 @@ import { NixcacheError } from "../errors.ts";
 import { randomId } from "../host.ts";
 import type { Digest } from "../oci/digest.ts";
 import { decodeManifest, EMPTY_CONFIG, MEDIA_TYPE_MANIFEST } from "../oci/manifest.ts";
-import type { BlobsMissing, StoredManifest } from "../oci/store.ts";
+import type { BlobsMissing, CallOptions, StoredManifest } from "../oci/store.ts";
 import type { ProtocolContext } from "./context.ts";
 import { writeEmptyConfig } from "./empty-config.ts";
 import { fold } from "./fold.ts";
 import { holdOwner } from "./hold-owner.ts";
-import { readTag, statTag } from "./tagged.ts";
+import { readTag } from "./tagged.ts";
 import { findV1 } from "./v1-index.ts";
 
 const HOUR_MS = 3_600_000;
@@ -197,8 +197,9 @@ async function hasSegment(
   name: GenerationName,
   holds: readonly string[],
 ): Promise<boolean> {
+  // By GET, as a blob is lost for a HEAD that says 404 to everything.
   const isThere = async (of: GenerationName) =>
-    (await statTag(store, segmentTag(of), { signal })) !== undefined;
+    (await readTag(store, segmentTag(of), { signal })) !== undefined;
   if (await isThere(name)) return true;
   // All holds of one name are of one generation.
   const of = await holdOwner(store, holds[0] ?? "", { signal });
@@ -216,6 +217,22 @@ async function isFormerRoot({ store, host, signal }: ProtocolContext, digest: Di
   } catch (error) {
     // Other tools may keep manifests beside ours, of whatever kind.
     if (error instanceof NixcacheError && error.code === "corrupt") return false;
+    throw error;
+  }
+}
+
+/** A text says why it cannot be read. */
+async function readManifestOrWhy(
+  store: ProtocolContext["store"],
+  tag: string,
+  options: CallOptions,
+): Promise<StoredManifest | string | undefined> {
+  try {
+    const stored = await store.readManifest(tag, options);
+    return stored === "unchanged" ? undefined : stored;
+  } catch (error) {
+    if (error instanceof NixcacheError && (error.code === "corrupt" || error.code === "protocol"))
+      return error.message;
     throw error;
   }
 }
@@ -245,8 +262,11 @@ class Sweeper {
   /** Undefined once it is gone. */
   async #whyItStays(tag: string): Promise<string | undefined> {
     const { store, signal } = this.#context;
-    const digest = await store.statManifest(tag, { signal });
-    if (digest === undefined) return undefined;
+    // Of the bytes, not of a header: what is deleted by a wrong digest may be alive.
+    const stored = await readManifestOrWhy(store, tag, { signal });
+    if (typeof stored === "string") return stored;
+    if (stored === undefined) return undefined;
+    const { digest } = stored;
     const answer = await store.deleteManifest(digest, { signal });
     if (typeof answer === "object") {
       if (answer.everything) this.#closed = answer.refused;

@@ -16,7 +16,7 @@ import type { Digest } from "../oci/digest.ts";
 import { MEDIA_TYPE_MANIFEST } from "../oci/manifest.ts";
 import { discardBlob } from "../oci/spool.ts";
 import type { ProtocolContext } from "./context.ts";
-import { writeEmptyConfig } from "./empty-config.ts";
+import { EMPTY_CONFIG_BLOB, writeEmptyConfig } from "./empty-config.ts";
 import { type GenerationLinks, Holds } from "./holds.ts";
 import { makeLayer } from "./layer-blob.ts";
 import { checkReadBack } from "./read-back.ts";
@@ -84,10 +84,18 @@ export class GenerationWriter {
     const index = await makeLayer(spool, { kind: "segment", record }, lines);
     try {
       for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+        // What the registry says it has is not asked a second time.
+        const isAgain = attempt > 0;
         await bothConcurrently(
           concurrency,
-          () => writeEmptyConfig(store, { signal }),
-          () => writeIfAbsent(store, index, { signal }),
+          async () => {
+            if (isAgain) await store.writeBlob(EMPTY_CONFIG_BLOB, { signal });
+            else await writeEmptyConfig(store, { signal });
+          },
+          async () => {
+            if (isAgain) await store.writeBlob(index, { signal });
+            else await writeIfAbsent(store, index, { signal });
+          },
         );
         const result = await this.#tryCommit({ digest: index.digest, size: index.size }, blobs, strict);
         if (typeof result === "object") return result;

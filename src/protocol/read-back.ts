@@ -7,6 +7,7 @@ import type { BlobReference } from "../cache/manifests.ts";
 import { type GenerationName, parseTag, segmentTag } from "../cache/tags.ts";
 import { NixcacheError } from "../errors.ts";
 import type { Digest } from "../oci/digest.ts";
+import { EMPTY_CONFIG } from "../oci/manifest.ts";
 import type { ByteRange } from "../oci/store.ts";
 import type { ProtocolContext } from "./context.ts";
 import { readTag } from "./tagged.ts";
@@ -87,9 +88,11 @@ async function listedAs(
   return (await store.listTags({ signal })).find((tag) => tag.toLowerCase().includes(id));
 }
 
-/** The smallest will do. */
+/** The smallest layer will do. The empty config is no blob of ours: registries have it ready. */
 async function checkBlob(context: ProtocolContext, { blobs }: Committed): Promise<void> {
-  const [blob] = blobs.filter(({ size }) => size > 1).sort((a, b) => a.size - b.size);
+  const [blob] = blobs
+    .filter(({ digest, size }) => size > 1 && digest !== EMPTY_CONFIG.digest)
+    .sort((a, b) => a.size - b.size);
   if (blob === undefined) return;
   const whole = await readAll(context, blob, undefined);
   if (`sha256:${new Bun.CryptoHasher("sha256").update(whole).digest("hex")}` !== blob.digest) {

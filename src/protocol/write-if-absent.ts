@@ -7,7 +7,8 @@ export async function writeIfAbsent(
   blob: BlobSource,
   options: CallOptions,
 ): Promise<boolean> {
-  if ((await store.statBlob(blob.digest, options)) !== undefined) return false;
+  // Any size but its own is an answer to something else, such as a proxy's to every HEAD.
+  if ((await store.statBlob(blob.digest, options)) === blob.size) return false;
   await store.writeBlob(blob, options);
   return true;
 }
