@@ -83,6 +83,8 @@ export async function readOver(
   const host = new TestHost();
   using machine = party(openAt(double, host, "read"), host);
   await refresh(machine, { list: true });
+  // As serve does from then on: under the condition that the root has changed.
+  await refresh(machine);
   const good: string[] = [];
   for (const { name, content = name, size = 500 } of paths) {
     const line = machine.database.view.line(storeHash(name));
