@@ -1,7 +1,14 @@
 /** The files of a local index: SQLite's with its tables, and the folder of the layers. */
 import { Database, SQLiteError } from "bun:sqlite";
-import { closeSync, fchmodSync, fstatSync, mkdirSync, openSync, rmSync } from "node:fs";
-import { dirname } from "node:path";
+import { lstatSync } from "node:fs";
+import { basename, dirname } from "node:path";
+import {
+  isOwnFile,
+  makePrivateFile,
+  openOwnFolder,
+  removeOwnFile,
+  removeOwnFolder,
+} from "../system/own-folder.ts";
 import { session } from "./session.ts";
 
 /** Changes with the tables, with what is kept of a record, and with the layers' files; another version is thrown away. */
@@ -38,15 +45,23 @@ CREATE TABLE former (
 CREATE TABLE dead (id TEXT PRIMARY KEY, seen INTEGER NOT NULL) WITHOUT ROWID;
 `;
 
-/** Opens the file, made anew where it is absent, damaged, or of another version. */
+/** What SQLite keeps beside a file. */
+const SUFFIXES = ["", "-wal", "-shm", "-journal"];
+
+/**
+ * Opens the file, made anew where it is absent, damaged, or of another version.
+ * @throws UnsafeFolder where another user can write into its folder
+ */
 export function openFresh(path: string): Database {
-  mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+  openOwnFolder(dirname(path), basename(layersFolder(path)));
+  if (SUFFIXES.some((suffix) => isForeign(path + suffix))) removeFiles(path);
   try {
     makePrivate(path);
     return openCurrent(path);
   } catch (error) {
     if (!isDamaged(error)) throw error;
     removeFiles(path);
+    openOwnFolder(dirname(path), basename(layersFolder(path)));
     makePrivate(path);
     return openCurrent(path);
   }
@@ -55,12 +70,16 @@ export function openFresh(path: string): Database {
 /** What a private cache holds is nobody else's to read. SQLite gives its other files the rights of this one. */
 function makePrivate(path: string): void {
   try {
-    const fd = openSync(path, "a", 0o600);
-    if ((fstatSync(fd).mode & 0o077) !== 0) fchmodSync(fd, 0o600);
-    closeSync(fd);
+    makePrivateFile(path);
   } catch {
     // Why it cannot be opened SQLite says, too.
   }
+}
+
+/** SQLite would follow a link, and change what another name of the file stands for. */
+function isForeign(path: string): boolean {
+  const stats = lstatSync(path, { throwIfNoEntry: false });
+  return stats !== undefined && (!isOwnFile(stats) || stats.nlink > 1);
 }
 
 /** Where the layers' files are. */
@@ -69,8 +88,8 @@ export function layersFolder(path: string): string {
 }
 
 export function removeFiles(path: string): void {
-  for (const suffix of ["", "-wal", "-shm"]) rmSync(path + suffix, { force: true });
-  rmSync(layersFolder(path), { recursive: true, force: true });
+  for (const suffix of SUFFIXES) removeOwnFile(path + suffix);
+  removeOwnFolder(layersFolder(path), isLayerName);
 }
 
 function openCurrent(path: string): Database {
@@ -117,6 +136,11 @@ function createTables(db: Database): void {
   }).immediate();
   // What the tables of another version had is given back.
   if (older > 0) db.run("VACUUM");
+}
+
+/** Whether a file in the folder of the layers is ours: a layer, or one in the making. */
+export function isLayerName(name: string): boolean {
+  return /^[0-9a-f]{64}(\.part)?$/.test(name);
 }
 
 /** A layer's file is gone or not what it was. */

@@ -7,10 +7,12 @@
  * A file is written once, under another name until it is whole, and never changes. It is shared: whoever asks for one
  * gets it open, and releases it.
  */
-import { closeSync, fdatasync, fdatasyncSync, fstatSync, openSync, readSync, rmSync } from "node:fs";
+import { closeSync, fdatasync, fdatasyncSync, fstatSync, readSync, rmSync } from "node:fs";
 import { NixcacheError } from "../errors.ts";
 import { STORE_HASH_LENGTH } from "../nar/store-path.ts";
 import type { Digest } from "../oci/digest.ts";
+import { isOwnFile } from "../system/own-folder.ts";
+import { openPlainNow } from "../system/plain-file.ts";
 import { type EntryLine, MAX_LINE_BYTES, parseLine } from "./entry.ts";
 import { HASH_END, hashInLine, LINE_START } from "./layer-scan.ts";
 import {
@@ -76,9 +78,11 @@ export class LayerFile {
 
   /** @throws `corrupt` for a file that is not as it was written; what the file system says, such as ENOENT */
   static open(digest: Digest, path: string, closed: (file: LayerFile) => void): LayerFile {
-    const fd = openSync(path, "r");
+    const fd = openPlainNow(path);
     try {
-      const { size } = fstatSync(fd);
+      const stats = fstatSync(fd);
+      if (!isOwnFile(stats)) throw new NixcacheError("corrupt", `${path}: others can change it`);
+      const { size } = stats;
       const footer = new Uint8Array(FOOTER_BYTES);
       if (size < FOOTER_BYTES || !isRead(fd, footer, size - FOOTER_BYTES))
         throw new NixcacheError("corrupt", `${path}: it is cut off`);

@@ -1,9 +1,11 @@
 /** The files of the index layers of one local index. Each is open once, however many views have it. */
-import { mkdirSync, readdirSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { readdirSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
 import { systemCode } from "../errors.ts";
 import { type Digest, digestHex } from "../oci/digest.ts";
+import { openOwnFolder, removeOwnFile } from "../system/own-folder.ts";
 import type { EntryLine } from "./entry.ts";
+import { isLayerName } from "./index-files.ts";
 import { LayerFile } from "./layer-file.ts";
 import { LayerWriter } from "./layer-writer.ts";
 
@@ -24,7 +26,7 @@ export class LayerFolder {
 
   /** Begins a file. The caller finishes or aborts it. */
   write(digest: Digest, attached: (line: EntryLine) => void): LayerWriter {
-    mkdirSync(this.#path, { recursive: true, mode: 0o700 });
+    this.#check();
     return new LayerWriter({ digest, path: this.#file(digest), attached, closed: this.#closed });
   }
 
@@ -33,10 +35,17 @@ export class LayerFolder {
     return this.#keep(writer.finish());
   }
 
-  /** Removes every file that is not of these layers: views that have one open keep it. */
+  /** Removes every layer's file that is not of these: views that have one open keep it. */
   sweep(layers: Iterable<Digest>): void {
+    this.#check();
     const keep = new Set(Array.from(layers, digestHex));
-    for (const name of this.#names()) if (!keep.has(name)) rmSync(join(this.#path, name), { force: true });
+    for (const name of this.#names()) {
+      if (isLayerName(name) && !keep.has(name)) removeOwnFile(join(this.#path, name));
+    }
+  }
+
+  #check(): void {
+    openOwnFolder(dirname(this.#path), basename(this.#path));
   }
 
   #names(): string[] {

@@ -1,6 +1,7 @@
 /** Writes an index layer's file (`layer-file.ts`): from the layer's text, or entry by entry. */
 import { closeSync, openSync, readSync, renameSync, rmSync, write, writeSync } from "node:fs";
 import type { Digest } from "../oci/digest.ts";
+import { removeOwnFile } from "../system/own-folder.ts";
 import { giveBack } from "../zstd-frames.ts";
 import { type EntryLine, formatLine, mayHaveAttached, parseLine } from "./entry.ts";
 import type { BrokenLine, LayerHeader } from "./index-layer.ts";
@@ -40,7 +41,9 @@ export class LayerWriter {
   constructor(options: WriteOptions) {
     this.#options = options;
     this.#temporary = `${options.path}.part`;
-    this.#fd = openSync(this.#temporary, "w+", 0o600);
+    // Of a process that was killed: one writes at a time.
+    removeOwnFile(this.#temporary);
+    this.#fd = openSync(this.#temporary, "wx+", 0o600);
   }
 
   /**

@@ -1,6 +1,6 @@
 /** Whether Nix, configured as it is, would take a path from a binary cache: its own answer, with its own keys. */
-import { mkdtemp, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { rm } from "node:fs/promises";
+import { makeTemporaryFolder } from "../system/own-folder.ts";
 import { EXPERIMENTAL } from "./ask.ts";
 import type { RunCommand } from "./command.ts";
 import { errorIn } from "./error-text.ts";
@@ -22,7 +22,7 @@ export async function askAcceptance(
   ask: { path: string; url: string; folder: string; signal?: AbortSignal },
 ): Promise<Acceptance> {
   // Nix remembers for an hour what a cache had not; neither may that mislead us, nor our question be remembered.
-  const cache = await mkdtemp(join(ask.folder, "nixcache-ask-"));
+  const cache = makeTemporaryFolder(ask.folder, "nixcache-ask-");
   try {
     const argv = ["nix", ...EXPERIMENTAL, "store", "verify", "--no-contents", "--store", ask.url, ask.path];
     const { exitCode, stderr } = await run(argv, { ...env, XDG_CACHE_HOME: cache }, ask.signal);

@@ -4,10 +4,11 @@
  * A flake is evaluated purely, where only what has a known hash can be read. So the file is fetched as a tree with its
  * NAR hash, which copies it into the store; the garbage collector takes it from there.
  */
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { messageOf, NixcacheError } from "../errors.ts";
 import { encodeWords, NAR_MAGIC } from "../nar/archive.ts";
+import { makeTemporaryFolder, UnsafeFolder } from "../system/own-folder.ts";
 import { nixString } from "./nix-string.ts";
 
 const NAME = "expression.nix";
@@ -29,7 +30,7 @@ export async function writeExpression(expression: string, temporary: string): Pr
     if (folder !== undefined) await rm(folder, { recursive: true, force: true });
   };
   try {
-    folder = await mkdtemp(join(temporary, "nixcache-expression-"));
+    folder = makeTemporaryFolder(temporary, "nixcache-expression-");
     const file = join(folder, NAME);
     await writeFile(file, expression);
     const tree = `{ type = "path"; path = ${nixString(folder)}; narHash = "${narHashOf(expression)}"; }`;
@@ -40,6 +41,7 @@ export async function writeExpression(expression: string, temporary: string): Pr
     };
   } catch (cause) {
     await remove();
+    if (cause instanceof UnsafeFolder) throw cause;
     throw new NixcacheError(
       "filesystem",
       `cannot write a temporary file in ${temporary}: ${messageOf(cause)}`,

@@ -1,7 +1,8 @@
 /** Keeps Nix's garbage collector away from store paths for a while. */
-import { mkdtemp, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { NixcacheError } from "../errors.ts";
+import { makeTemporaryFolder } from "../system/own-folder.ts";
 import { errorIn } from "./error-text.ts";
 import { runLines } from "./lines.ts";
 import type { Environment } from "./location.ts";
@@ -22,7 +23,7 @@ export interface HoldOptions {
  * @throws `nix-store` when Nix refuses, such as for a path that is gone already.
  */
 export async function hold(paths: readonly string[], options: HoldOptions): Promise<AsyncDisposable> {
-  const folder = await mkdtemp(join(options.temporary, "nixcache-roots-"));
+  const folder = makeTemporaryFolder(options.temporary, "nixcache-roots-");
   const release = () => rm(folder, { recursive: true, force: true });
   const store = options.storeRoot === undefined ? [] : ["--store", options.storeRoot];
   try {

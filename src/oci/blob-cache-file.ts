@@ -8,9 +8,11 @@
  * CRC-32 of each block of it     4 bytes for each 64 KiB, little-endian
  * ```
  */
-import { type FileHandle, open } from "node:fs/promises";
+import type { FileHandle } from "node:fs/promises";
 import { crc32 } from "node:zlib";
 import { systemCode } from "../errors.ts";
+import { isOwnFile } from "../system/own-folder.ts";
+import { openPlain } from "../system/plain-file.ts";
 
 const BLOCK_BYTES = 64 * 1024;
 const SUM_BYTES = 4;
@@ -66,17 +68,17 @@ export class CachedFile {
 
   /**
    * The file of a blob of `size` bytes, which counts as used now; `absent`, or `damaged` when it has another size
-   * or cannot be opened.
+   * cannot be opened, or can be changed by others.
    */
   static async open(path: string, size: number, nowMs: number): Promise<CachedFile | "absent" | "damaged"> {
     let handle: FileHandle;
     try {
-      handle = await open(path, "r");
+      handle = await openPlain(path);
     } catch (error) {
       return systemCode(error) === "ENOENT" ? "absent" : "damaged";
     }
     const found = await handle.stat().catch(() => undefined);
-    if (found?.isFile() && found.size === cachedFileBytes(size)) {
+    if (found && isOwnFile(found) && found.size === cachedFileBytes(size)) {
       // A folder that is mounted read-only still has hits, in the order of their first use.
       await handle.utimes(nowMs / 1000, nowMs / 1000).catch(() => {});
       return new CachedFile(handle, size);

@@ -13,21 +13,19 @@
  */
 import { randomUUID } from "node:crypto";
 import { existsSync } from "node:fs";
-import { mkdir, readdir, rm, stat, unlink } from "node:fs/promises";
+import { lstat, readdir, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { mapConcurrently, Semaphore } from "../concurrency.ts";
 import type { Host } from "../host.ts";
+import { isDrawnName, openOwnFolder, removeOwnFolder } from "../system/own-folder.ts";
 import { cachedFileBytes } from "./blob-cache-file.ts";
 import { type Digest, digestHex, isDigest } from "./digest.ts";
-import { fileError, unlessMissing } from "./layout-files.ts";
+import { unlessMissing } from "./layout-files.ts";
 import { withLock } from "./layout-lock.ts";
 
 const BLOBS = "blobs-v1";
 const FILLING = "filling";
 const LOCK = "lock";
-
-/** Blobs of private caches: no other user of the machine may read them. */
-const FOLDER_MODE = 0o700;
 
 /** What one look may grant, as a share of the limit. */
 const ALLOWANCE = 1 / 16;
@@ -129,14 +127,14 @@ export class BlobCacheFolder {
     const own = await this.#own?.catch(() => undefined);
     if (own && existsSync(own.path)) return own;
     await own?.release();
-    this.#own = makeOwnFolder(join(this.path, FILLING), this.#host);
+    this.#own = makeOwnFolder(this.path, this.#host);
     return this.#own;
   }
 
   /** Counts everything, and removes what was used longest ago until `wanted` bytes fit. @returns whether they do */
   async #look(wanted: number): Promise<boolean> {
-    const blobs = join(this.path, BLOBS);
-    await makeFolder(blobs);
+    // Anew each time: it may have been removed, and made by somebody else.
+    const blobs = openOwnFolder(this.path, BLOBS);
     const own = await this.#ownFolder();
     // Before the files are listed: what is finished meanwhile counts twice rather than never.
     const filling = this.#filling + (await this.#lookAtOthers(own.path));
@@ -163,12 +161,12 @@ export class BlobCacheFolder {
 
   /** Removes the folders of processes that are gone. @returns the bytes that the others have in the making */
   async #lookAtOthers(own: string): Promise<number> {
-    const parent = join(this.path, FILLING);
+    const parent = openOwnFolder(this.path, FILLING);
     let bytes = 0;
-    for (const name of await namesIn(parent)) {
+    for (const name of (await namesIn(parent)).filter(isDrawnName)) {
       const folder = join(parent, name);
       if (folder === own || (await removeIfAbandoned(folder, this.#host))) continue;
-      for (const file of await listFiles(folder, (name) => name !== LOCK)) bytes += file.size;
+      for (const file of await listFiles(folder, isDrawnName)) bytes += file.size;
     }
     return bytes;
   }
@@ -183,10 +181,9 @@ interface OwnFolder {
  * A new folder that others leave alone for as long as this process lives. A lock of the kernel says so and not the
  * process's number, which is another one's in the next container.
  */
-async function makeOwnFolder(parent: string, host: Host): Promise<OwnFolder> {
+async function makeOwnFolder(base: string, host: Host): Promise<OwnFolder> {
   for (let tries = 1; ; tries++) {
-    const path = join(parent, randomUUID());
-    await makeFolder(path);
+    const path = openOwnFolder(base, FILLING, randomUUID());
     const lock = join(path, LOCK);
     const locked = Promise.withResolvers<void>();
     const released = Promise.withResolvers<void>();
@@ -197,7 +194,7 @@ async function makeOwnFolder(parent: string, host: Host): Promise<OwnFolder> {
     const release = async () => {
       released.resolve();
       await holding.catch(() => {});
-      await rm(path, { recursive: true, force: true });
+      removeOwnFolder(path, isOfOwnFolder);
     };
     try {
       await Promise.race([locked.promise, holding]);
@@ -213,19 +210,18 @@ async function makeOwnFolder(parent: string, host: Host): Promise<OwnFolder> {
 
 async function removeIfAbandoned(folder: string, host: Host): Promise<boolean> {
   try {
-    await withLock(join(folder, LOCK), { host, timeoutMs: -1 }, () => rm(folder, { recursive: true }));
-    return true;
+    if (!(await lstat(folder)).isDirectory()) return true;
+    await withLock(join(folder, LOCK), { host, timeoutMs: -1 }, async () =>
+      removeOwnFolder(folder, isOfOwnFolder),
+    );
+    return !existsSync(folder);
   } catch {
     return false;
   }
 }
 
-async function makeFolder(path: string): Promise<void> {
-  try {
-    await mkdir(path, { recursive: true, mode: FOLDER_MODE });
-  } catch (error) {
-    throw fileError("create", path, error);
-  }
+function isOfOwnFolder(name: string): boolean {
+  return name === LOCK || isDrawnName(name);
 }
 
 /** What cannot be listed has an unknown size, and not none. None where the folder is not there. */
@@ -246,7 +242,7 @@ async function listFiles(folder: string, isOurs: (name: string) => boolean): Pro
   const found = await mapConcurrently(names.filter(isOurs), STATS_AT_ONCE, async (name) => {
     const path = join(folder, name);
     // Another process may have removed it meanwhile.
-    const stats = await unlessMissing("read", path, () => stat(path));
+    const stats = await unlessMissing("read", path, () => lstat(path));
     return stats?.isFile() ? [{ path, size: stats.size, usedMs: stats.mtimeMs }] : [];
   });
   return found.flat();

@@ -4,9 +4,10 @@
  *
  * The disk only ever helps: one that is full, read-only or damaged costs what the store costs without it.
  */
-import { existsSync } from "node:fs";
+import { lstatSync } from "node:fs";
 import { messageOf, NixcacheError } from "../errors.ts";
 import type { Host } from "../host.ts";
+import { UnsafeFolder } from "../system/own-folder.ts";
 import { CachedFile } from "./blob-cache-file.ts";
 import { BlobFill, type LocalReader } from "./blob-cache-fill.ts";
 import { BlobCacheFolder } from "./blob-cache-folder.ts";
@@ -48,6 +49,8 @@ export interface BlobCacheStatus {
   readonly filling: number;
 }
 
+const NONE = { throwIfNoEntry: false } as const;
+
 /** Downloads at once. What is asked for beyond them is not kept. */
 const MAX_FILLS = 32;
 
@@ -78,10 +81,16 @@ export class BlobCache {
     this.#folder = new BlobCacheFolder(options.directory, options.limit, options.host);
   }
 
-  /** Makes the folder and removes what killed processes have left. A disk that fails is a warning. */
+  /**
+   * Makes the folder and removes what killed processes have left. A disk that fails is a warning.
+   * @throws UnsafeFolder where another user can write into the folder
+   */
   static async open(options: BlobCacheOptions): Promise<BlobCache> {
     const cache = new BlobCache(options);
-    await cache.#folder.open().catch((error) => cache.#failed(error));
+    await cache.#folder.open().catch((error) => {
+      if (error instanceof UnsafeFolder) throw error;
+      cache.#failed(error);
+    });
     return cache;
   }
 
@@ -100,7 +109,7 @@ export class BlobCache {
 
   /** Whether a blob can be read without its store. */
   holds(digest: Digest): boolean {
-    return !this.#fills.has(digest) && existsSync(this.#folder.file(digest));
+    return !this.#fills.has(digest) && lstatSync(this.#folder.file(digest), NONE)?.isFile() === true;
   }
 
   /**

@@ -9,8 +9,10 @@
  * https://www.sqlite.org/lockingv3.html
  */
 import { Database } from "bun:sqlite";
+import { lstatSync } from "node:fs";
 import { messageOf, NixcacheError, systemCode } from "../errors.ts";
 import type { Host } from "../host.ts";
+import { checkPlain, NotPlain } from "../system/plain-file.ts";
 import { throwIfAborted } from "./network.ts";
 import type { CallOptions } from "./store.ts";
 
@@ -47,6 +49,9 @@ export async function withLock<T>(file: string, options: LockOptions, action: ()
 function openLock(file: string): Database {
   let database: Database | undefined;
   try {
+    // SQLite would follow a link.
+    const stats = lstatSync(file, { throwIfNoEntry: false });
+    if (stats !== undefined) checkPlain(file, stats);
     database = new Database(file, { create: true, readwrite: true });
     database.run("PRAGMA busy_timeout = 0");
     // Without it a journal file would appear beside the lock.
@@ -54,6 +59,7 @@ function openLock(file: string): Database {
     return database;
   } catch (cause) {
     database?.close();
+    if (cause instanceof NotPlain) throw cause;
     throw lockError(file, cause);
   }
 }

@@ -5,20 +5,13 @@
  * on disk it costs no memory, whatever its size. Each run has a folder of its own, removed at the end; the
  * folders of runs that were killed are removed by a later run.
  */
-import {
-  closeSync,
-  mkdirSync,
-  mkdtempSync,
-  openSync,
-  readdirSync,
-  readSync,
-  rmSync,
-  writeSync,
-} from "node:fs";
+import { closeSync, lstatSync, openSync, readdirSync, readSync, rmSync, writeSync } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { messageOf, NixcacheError, systemCode } from "../errors.ts";
+import { makeTemporaryFolder, removeOwnFolder, UnsafeFolder } from "../system/own-folder.ts";
+import { ownUser } from "../system/users.ts";
 import type { Digest } from "./digest.ts";
 import type { BlobSource } from "./store.ts";
 
@@ -63,10 +56,10 @@ export class Spool {
   #nextFile(): string {
     if (this.#directory === undefined) {
       try {
-        mkdirSync(this.#parent, { recursive: true });
+        this.#directory = makeTemporaryFolder(this.#parent, `${PREFIX}${process.pid}-`);
         removeAbandoned(this.#parent);
-        this.#directory = mkdtempSync(join(this.#parent, `${PREFIX}${process.pid}-`));
       } catch (cause) {
+        if (cause instanceof UnsafeFolder) throw cause;
         throw spoolError(this.#parent, cause);
       }
     }
@@ -190,8 +183,11 @@ function writeAll(handle: FileHandle, bytes: Uint8Array): void {
 function removeAbandoned(parent: string): void {
   for (const name of readdirSync(parent)) {
     const pid = name.startsWith(PREFIX) ? Number.parseInt(name.slice(PREFIX.length), 10) : Number.NaN;
-    if (Number.isInteger(pid) && !isRunning(pid))
-      rmSync(join(parent, name), { recursive: true, force: true });
+    if (!Number.isInteger(pid) || isRunning(pid)) continue;
+    const folder = join(parent, name);
+    // In a folder for all users others may make folders of that name.
+    if (lstatSync(folder, { throwIfNoEntry: false })?.uid === ownUser())
+      removeOwnFolder(folder, (file) => /^\d+$/.test(file));
   }
 }
 

@@ -12,13 +12,23 @@
  */
 import { Database, SQLiteError } from "bun:sqlite";
 import { randomUUID } from "node:crypto";
-import { closeSync, mkdirSync, openSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
+import { lstatSync, readdirSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import type { Attachment } from "../cache/attachment.ts";
 import { messageOf, NixcacheError } from "../errors.ts";
-import { type Digest, digestHex } from "../oci/digest.ts";
+import { type Digest, digestHex, isDigest } from "../oci/digest.ts";
 import { syncFolder } from "../oci/layout-files.ts";
 import type { Source, SourceView } from "../serve/source.ts";
+import {
+  isDrawnName,
+  isOwnFile,
+  makePrivateFile,
+  openOwnFolder,
+  removeOwnFile,
+  removeOwnFolder,
+  UnsafeFolder,
+} from "../system/own-folder.ts";
+import { checkPlain } from "../system/plain-file.ts";
 import type { ReceivedFile } from "./body.ts";
 
 /** Changes with the tables. */
@@ -123,12 +133,13 @@ export class Journal implements Source, Disposable {
    */
   static open(folder: string, cache: Source["store"], now: () => number): Journal {
     try {
-      for (const name of ["blobs", "drafts"]) mkdirSync(join(folder, name), { recursive: true, mode: 0o700 });
+      for (const name of ["blobs", "drafts"]) openOwnFolder(folder, name);
       const db = openDatabase(join(folder, "journal.sqlite"));
       const journal = new Journal(folder, db, cache, now);
       journal.#recover();
       return journal;
     } catch (cause) {
+      if (cause instanceof UnsafeFolder) throw cause;
       const busy = cause instanceof SQLiteError && cause.code === "SQLITE_BUSY";
       const why = busy ? "another nixcache serve --writable uses it" : messageOf(cause);
       throw new NixcacheError("filesystem", `cannot use the journal ${folder}: ${why}`, {
@@ -281,16 +292,17 @@ export class Journal implements Source, Disposable {
 
   /** What a process that was killed has left half done. */
   #recover(): void {
-    rmSync(join(this.#folder, "drafts"), { recursive: true, force: true });
-    mkdirSync(join(this.#folder, "drafts"), { mode: 0o700 });
+    removeOwnFolder(join(this.#folder, "drafts"), isDrawnName);
+    openOwnFolder(this.#folder, "drafts");
     const files = this.#db
       .query<{ number: number; digest: Digest; size: number }, []>(
         "SELECT number, digest, size FROM file WHERE digest IS NOT NULL",
       )
       .all();
     for (const { number, digest, size } of files) {
-      const found = statSync(this.blobFile(digest), { throwIfNoEntry: false })?.size;
-      if (found !== size) this.#db.run("DELETE FROM file WHERE number = ?", [number]);
+      const found = lstatSync(this.blobFile(digest), { throwIfNoEntry: false });
+      if (!found || !isOwnFile(found) || found.size !== size)
+        this.#db.run("DELETE FROM file WHERE number = ?", [number]);
     }
     this.#removeBlobs();
   }
@@ -298,7 +310,8 @@ export class Journal implements Source, Disposable {
   #removeBlobs(): void {
     const named = this.#db.query<unknown, [string]>("SELECT 1 FROM file WHERE digest = ? LIMIT 1");
     for (const name of readdirSync(join(this.#folder, "blobs"))) {
-      if (named.get(`sha256:${name}`) === null) rmSync(join(this.#folder, "blobs", name), { force: true });
+      if (isDigest(`sha256:${name}`) && named.get(`sha256:${name}`) === null)
+        removeOwnFile(join(this.#folder, "blobs", name));
     }
   }
 }
@@ -314,7 +327,9 @@ function wholePart(blob: Digest, size: number) {
 
 function openDatabase(path: string): Database {
   // SQLite would make it as the umask says, and gives the files beside it the rights of this one.
-  closeSync(openSync(path, "a", 0o600));
+  const stats = lstatSync(path, { throwIfNoEntry: false });
+  if (stats !== undefined) checkPlain(path, stats);
+  makePrivateFile(path);
   const db = new Database(path, { create: true, readwrite: true });
   try {
     db.run("PRAGMA locking_mode = EXCLUSIVE");

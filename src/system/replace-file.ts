@@ -21,6 +21,7 @@ import {
 } from "node:fs";
 import { dirname, join } from "node:path";
 import { messageOf, NixcacheError, systemCode } from "../errors.ts";
+import { checkWayTo } from "./own-folder.ts";
 
 /** More than any file of settings has, in bytes. */
 const MAX_BYTES = 16 * 1024 * 1024;
@@ -60,6 +61,8 @@ export function replaceFile(file: string, before: ExistingFile | undefined, byte
   const path = before?.path ?? file;
   const temporary = join(dirname(path), `.nixcache-${crypto.randomUUID()}`);
   let fd: number | undefined;
+  // Another user could have us write what a link of theirs leads to.
+  checkWayTo(file);
   try {
     if (before === undefined) mkdirSync(dirname(path), { recursive: true });
     fd = openSync(temporary, "wx", before === undefined ? 0o644 : 0o600);

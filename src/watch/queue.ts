@@ -4,17 +4,23 @@
  * a process that is killed leaves them to the next one.
  */
 import {
-  appendFileSync,
   chmodSync,
-  mkdirSync,
+  closeSync,
+  constants,
+  openSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
 import { messageOf, NixcacheError, systemCode } from "../errors.ts";
 import { parseStorePath, STORE_DIR } from "../nar/store-path.ts";
+import { openOwnFolder, UnsafeFolder } from "../system/own-folder.ts";
+import { openPlainNow } from "../system/plain-file.ts";
+
+const APPEND = constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | constants.O_NOFOLLOW;
 
 export class Queue {
   /** Where whoever announces writes. */
@@ -31,7 +37,7 @@ export class Queue {
     this.#outputsOf = outputsOf;
     this.folder = join(folder, "built");
     this.#hook = join(folder, "hook");
-    this.#change("make", () => mkdirSync(this.folder, { recursive: true, mode: 0o700 }));
+    this.#change("make", () => openOwnFolder(folder, "built"));
   }
 
   /** The announced store paths of each file. A line that is being written, or is no store path, does not count. */
@@ -49,7 +55,14 @@ export class Queue {
 
   append(name: string, paths: readonly string[]): void {
     const text = paths.map((path) => `${path}\n`).join("");
-    this.#change("write", () => appendFileSync(join(this.folder, name), text, { mode: 0o600 }));
+    this.#change("write", () => {
+      const fd = openSync(join(this.folder, name), APPEND, 0o600);
+      try {
+        writeFileSync(fd, text);
+      } finally {
+        closeSync(fd);
+      }
+    });
   }
 
   remove(name: string): void {
@@ -59,15 +72,23 @@ export class Queue {
   /** Writes a program beside the queue, which stays there: builds that outlive us still run it. @returns its path */
   writeHook(script: string): string {
     this.#change("write", () => {
-      writeFileSync(this.#hook, script);
-      chmodSync(this.#hook, 0o755);
+      const draft = `${this.#hook}-${crypto.randomUUID()}`;
+      writeFileSync(draft, script, { flag: "wx" });
+      chmodSync(draft, 0o755);
+      // Builds may be running the one before.
+      renameSync(draft, this.#hook);
     });
     return this.#hook;
   }
 
   #lines(name: string): string[] {
     try {
-      return readFileSync(join(this.folder, name), "utf8").split("\n").slice(0, -1);
+      const fd = openPlainNow(join(this.folder, name));
+      try {
+        return readFileSync(fd, "utf8").split("\n").slice(0, -1);
+      } finally {
+        closeSync(fd);
+      }
     } catch (error) {
       // Another process has committed it meanwhile.
       if (systemCode(error) === "ENOENT") return [];
@@ -79,6 +100,7 @@ export class Queue {
     try {
       return action();
     } catch (cause) {
+      if (cause instanceof UnsafeFolder) throw cause;
       throw new NixcacheError("filesystem", `cannot ${doing} the queue ${this.folder}: ${messageOf(cause)}`, {
         cause,
       });

@@ -4,6 +4,7 @@ import { hasChromium } from "./chromium.ts";
 import { type Lease, lease } from "./lease.ts";
 import { hasNginx } from "./nginx.ts";
 import { hasNix, type TestNix, withNix } from "./nix.ts";
+import { hasOtherUser } from "./other-user.ts";
 import { hasRegistry } from "./registry.ts";
 
 const PARTS = {
@@ -17,6 +18,7 @@ const PARTS = {
   groff: () => Bun.which("groff") !== null,
   mandoc: () => Bun.which("mandoc") !== null,
   systemd: () => Bun.which("systemd-analyze") !== null,
+  "other user": hasOtherUser,
   wrk: () => Bun.which("wrk") !== null,
 } as const;
 

@@ -330,7 +330,7 @@ describe("a process that was killed", () => {
     for (const path of paths) await server.upload(path);
     // What it had under way: a file without a row, and one in the making.
     mkdirSync(join(server.folder, "drafts"), { recursive: true });
-    writeFileSync(join(server.folder, "drafts", "x"), "half");
+    writeFileSync(join(server.folder, "drafts", crypto.randomUUID()), "half");
     writeFileSync(join(server.folder, "blobs", "f".repeat(64)), "no row");
     server.journal[Symbol.dispose]();
     using next = receiving(store, { folder: server.folder });
