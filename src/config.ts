@@ -12,7 +12,7 @@ import { helperEnvironment } from "./child-environment.ts";
 import { NixcacheError } from "./errors.ts";
 import type { Policy } from "./gc/plan.ts";
 import type { KeySource } from "./nar/key-file.ts";
-import { type PublicKey, parsePublicKey } from "./nar/signing-key.ts";
+import { formatPublicKey, type PublicKey, parsePublicKey } from "./nar/signing-key.ts";
 import type { Environment } from "./nix/location.ts";
 import type { CredentialSources } from "./oci/credentials.ts";
 import { digestHex, digestOf } from "./oci/digest.ts";
@@ -97,6 +97,13 @@ export function cacheReferences(flags: readonly string[] | undefined, env: Envir
   return [...byFile.values()];
 }
 
+export interface IndexOf {
+  /** The index is of this generation alone. */
+  readonly generation?: GenerationName | undefined;
+  /** It has only what these keys have signed. */
+  readonly keys?: readonly PublicKey[] | undefined;
+}
+
 /** The folder of local indexes. */
 function indexDirectory(env: Environment): string {
   return (
@@ -112,10 +119,16 @@ export function narKeyFile(env: Environment): string {
   return join(indexDirectory(env), "upstream-nars.key");
 }
 
-/** The file of the local index of one cache, or of one generation of it alone. */
-export function indexFile(reference: CacheReference, env: Environment, generation?: GenerationName): string {
+/** The file of the local index of one cache: each choice of generations has one of its own. */
+export function indexFile(
+  reference: CacheReference,
+  env: Environment,
+  { generation, keys }: IndexOf = {},
+): string {
   const only = generation === undefined ? "" : `-${generation}`;
-  return join(indexDirectory(env), `index-${cacheId(reference)}${only}.sqlite`);
+  const texts = keys && [...new Set(keys.map(formatPublicKey))].sort().join(" ");
+  const signed = texts === undefined ? "" : `-signed-${digestHex(digestOf(texts)).slice(0, 8)}`;
+  return join(indexDirectory(env), `index-${cacheId(reference)}${only}${signed}.sqlite`);
 }
 
 /** The folder of the journal of one cache. It holds what is nowhere else, so it is state and not cache. */
@@ -192,6 +205,16 @@ export function upstreamKeys(
 /** By plain HTTP, with a priority or a slash behind it, it is the same. */
 function isDefaultUpstream(url: string): boolean {
   return URL.parse(url)?.host === new URL(DEFAULT_UPSTREAM).host;
+}
+
+/**
+ * Keys of which one must have signed a generation: `--trusted-public-key` (repeatable), NIXCACHE_TRUSTED_PUBLIC_KEYS
+ * (space-separated). @throws `key`
+ */
+export function trustedPublicKeys(flags: readonly string[] | undefined, env: Environment): PublicKey[] {
+  if (flags !== undefined) return flags.map((text) => parsePublicKey(text, "--trusted-public-key"));
+  const texts = (env.NIXCACHE_TRUSTED_PUBLIC_KEYS ?? "").split(/\s+/).filter((text) => text !== "");
+  return texts.map((text) => parsePublicKey(text, "NIXCACHE_TRUSTED_PUBLIC_KEYS"));
 }
 
 /** `--signing-key-file`, NIX_SIGNING_KEY (the key itself), NIXCACHE_SIGNING_KEY_FILE; undefined when none is set. */

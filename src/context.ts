@@ -32,6 +32,7 @@ import { Spool } from "./oci/spool.ts";
 import type { Store } from "./oci/store.ts";
 import { readBlobRange } from "./protocol/blob-range.ts";
 import type { ProtocolContext } from "./protocol/context.ts";
+import type { Trust } from "./protocol/signed.ts";
 import { MemoryBudget } from "./serve/memory.ts";
 import { readAuthorities, trusting } from "./system/certificates.ts";
 import { hasProxy, proxyVariable, tellingOfProxies } from "./system/proxy.ts";
@@ -169,8 +170,8 @@ export interface OpenCacheOptions {
   readonly generation?: GenerationName | undefined;
   /** A repository of the same registry, of which blobs may be taken over. */
   readonly mountFrom?: string | undefined;
-  /** Keys of whoever reads: of several builds of a path one that these have signed comes first. Default: none. */
-  readonly keys?: readonly PublicKey[] | undefined;
+  /** Keys of whoever reads, and who signs what is written. Default: everything counts, and nobody signs. */
+  readonly trust?: (Trust & { readonly given: readonly PublicKey[] }) | undefined;
 }
 
 /** @param access `read` is brisk, since a client waits; `write` sits out a registry's rate limits. */
@@ -178,7 +179,7 @@ export function openCache(
   reference: CacheReference,
   access: "read" | "write",
   context: Context,
-  { before, index, generation, mountFrom, keys }: OpenCacheOptions = {},
+  { before, index, generation, mountFrom, trust }: OpenCacheOptions = {},
 ): OpenCache {
   const { env, host, signal, log } = context;
   const warned = new Set<string>();
@@ -188,7 +189,8 @@ export function openCache(
     warned.add(message);
   };
   const policy = access === "read" ? BRISK : PATIENT;
-  const database = index ?? IndexDatabase.open(indexFile(reference, env, generation), keys);
+  const file = indexFile(reference, env, { generation, keys: trust?.keys });
+  const database = index ?? IndexDatabase.open(file, trust?.given);
   const { ignoresRange } = database.view.state();
   const options = registryOptions(reference, access, policy, context);
   const store = openStore(reference, { ...options, mountFrom, ignoresRange });
@@ -201,6 +203,7 @@ export function openCache(
       host,
       signal,
       concurrency: CONCURRENCY,
+      trust,
       warn,
       info: (message) => log.info(message),
     },

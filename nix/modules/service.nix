@@ -57,6 +57,9 @@ rec {
 
   keys = lib.unique (optional (cfg.publicKey != "") cfg.publicKey ++ cfg.publicKeys);
 
+  # Not where the server itself commits generations that nobody signs.
+  takesOnlySigned = cfg.requireSignatures && (!cfg.writable || cfg.signingKeyFile != null);
+
   arguments =
     [ "serve" ]
     ++ concatMap (reference: [
@@ -85,6 +88,9 @@ rec {
       NIXCACHE_GRACE = "10s";
       # On disk: /tmp may be memory, which is bounded for the service.
       TMPDIR = "${folders.cache}/tmp";
+    }
+    // lib.optionalAttrs (takesOnlySigned && keys != [ ]) {
+      NIXCACHE_TRUSTED_PUBLIC_KEYS = lib.concatStringsSep " " keys;
     }
     // lib.optionalAttrs cfg.narCache.enable {
       NIXCACHE_NAR_CACHE = if cfg.narCache.directory == null then "${folders.cache}/nars" else toString cfg.narCache.directory;

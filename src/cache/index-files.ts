@@ -12,10 +12,11 @@ import {
 import { session } from "./session.ts";
 
 /** Changes with the tables, with what is kept of a record, and with the layers' files; another version is thrown away. */
-const SCHEMA_VERSION = 8;
+const SCHEMA_VERSION = 9;
 
-/** The one before had the same tables, and names of generations with `T` and `Z`. */
+/** What versions before lacked, by the version that a file has; see `upgrade`. */
 const CAPITALS_VERSION = 7;
+const UNSIGNED_VERSION = 8;
 
 const SCHEMA = `
 CREATE TABLE state (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -25,6 +26,8 @@ CREATE TABLE layer (
   size INTEGER NOT NULL,
   -- place in the root's stack from below, or NULL for a segment's own layer
   position INTEGER,
+  -- of a root layer, as its manifest has them
+  signatures TEXT,
   -- the run of the machine that wrote its file, or NULL once that is on disk for certain
   session TEXT
 );
@@ -98,8 +101,8 @@ function openCurrent(path: string): Database {
     // Waiting for another process that is just creating the tables; look-ups never wait in WAL mode.
     db.run("PRAGMA busy_timeout = 5000");
     db.run("PRAGMA journal_mode = WAL");
-    const version = db.query<{ user_version: number }, []>("PRAGMA user_version").get()?.user_version;
-    if (version === CAPITALS_VERSION) lowerNames(db);
+    const version = versionOf(db);
+    if (version === CAPITALS_VERSION || version === UNSIGNED_VERSION) upgrade(db);
     else if (version !== SCHEMA_VERSION) createTables(db);
     // The machine may have gone down before they were on disk.
     const lost = db.query<{ n: number }, [string]>("SELECT count(*) AS n FROM layer WHERE session <> ?");
@@ -111,19 +114,25 @@ function openCurrent(path: string): Database {
   }
 }
 
-function lowerNames(db: Database): void {
+/** Version 7 had names of generations with `T` and `Z`, and version 8 no signatures of layers. */
+function upgrade(db: Database): void {
   db.transaction(() => {
-    // One of two processes was first: names that are in lower case stay as they are.
+    // One of two processes was first.
+    if (versionOf(db) === SCHEMA_VERSION) return;
     db.run("UPDATE generation SET name = lower(name)");
+    db.run("ALTER TABLE layer ADD COLUMN signatures TEXT");
     db.run(`PRAGMA user_version = ${SCHEMA_VERSION}`);
   }).immediate();
+}
+
+function versionOf(db: Database): number | undefined {
+  return db.query<{ user_version: number }, []>("PRAGMA user_version").get()?.user_version;
 }
 
 function createTables(db: Database): void {
   let older = 0;
   db.transaction(() => {
-    const current = db.query<{ user_version: number }, []>("PRAGMA user_version").get()?.user_version;
-    if (current === SCHEMA_VERSION) return;
+    if (versionOf(db) === SCHEMA_VERSION) return;
     const tables = db
       .query<{ name: string }, []>(
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'",

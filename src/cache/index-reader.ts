@@ -17,7 +17,7 @@ import { firstRank, hashKey } from "./layer-table.ts";
 import type { BlobReference } from "./manifests.ts";
 import type { Part } from "./part.ts";
 import { type PublishRecord, v1Record } from "./record.ts";
-import { type GenerationId, generationName } from "./tags.ts";
+import { type GenerationId, type GenerationName, generationName } from "./tags.ts";
 
 /** SHA-256 in base32, with which the file name of a NAR begins. */
 const FILE_HASH_DIGITS = 52;
@@ -29,6 +29,8 @@ export interface LayerRow {
   readonly size: number;
   /** Place in the root's stack from below; null for a segment's own layer. */
   readonly position: number | null;
+  /** Of a root layer, as its manifest has them. */
+  readonly signatures: string | null;
 }
 
 /** What the reader remembers between refreshes. */
@@ -45,6 +47,8 @@ export interface ViewState {
   readBackAt?: number | undefined;
   /** Whether the registry answers a range with the whole blob. */
   ignoresRange?: boolean | undefined;
+  /** Generations that are listed and signed by none of the keys that the reader was given. */
+  unsigned?: readonly GenerationName[] | undefined;
   /** What is under the tag of nixcache-oci. */
   v1?: V1State | undefined;
 }
@@ -227,7 +231,7 @@ export class IndexReader implements Disposable {
   layers(): LayerRow[] {
     return this.#read
       .query<LayerRow, []>(
-        "SELECT id, digest, size, position FROM layer ORDER BY position IS NULL, position, id",
+        "SELECT id, digest, size, position, signatures FROM layer ORDER BY position IS NULL, position, id",
       )
       .all();
   }

@@ -110,8 +110,10 @@ export class IndexUpdate implements Disposable {
     for (const { name, record } of generations) insert.run(layer, name, JSON.stringify(encodeRecord(record)));
   }
 
-  setPosition(layer: number, position: number | null): void {
-    this.#db.run("UPDATE layer SET position = ? WHERE id = ?", [position, layer]);
+  /** @param signatures of a root layer */
+  setPosition(layer: number, position: number | null, signatures?: string): void {
+    const change = "UPDATE layer SET position = ?, signatures = ? WHERE id = ?";
+    this.#db.run(change, [position, signatures ?? null, layer]);
   }
 
   /** Removes layers; NARs that no other layer has stay known for clients that remember them. */

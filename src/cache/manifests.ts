@@ -32,6 +32,20 @@ export interface BlobReference {
   readonly size: number;
 }
 
+/** An index layer as a manifest names it. */
+export interface SignedReference extends BlobReference {
+  /** As the annotation SIGNATURES has them. */
+  readonly signatures?: string | undefined;
+}
+
+/** Signatures of an index layer, each as `name:base64`, with a blank between them. */
+const SIGNATURES = "io.nixcache.signature";
+
+/** An index layer with its signatures, out of a manifest. */
+export function signedReference({ digest, size, annotations }: Descriptor): SignedReference {
+  return { digest, size, signatures: annotations?.[SIGNATURES] };
+}
+
 /** Every blob that the lines name, for NARs and what stands beside them, each once. */
 export function blobsOf(lines: readonly EntryLine[]): BlobReference[] {
   const blobs = new Map<Digest, BlobReference>();
@@ -56,8 +70,9 @@ export interface ManifestNotes {
 /** The annotation of `holdsFor`. */
 const HOLDS_FOR = "io.nixcache.holds-for";
 
+/** @param index with its signature, where it has one */
 export function segmentManifest(
-  index: BlobReference,
+  index: SignedReference,
   blobs: readonly BlobReference[],
   notes: ManifestNotes,
 ): Uint8Array {
@@ -73,24 +88,25 @@ export function holdsFor({ annotations }: ImageManifest): GenerationName | undef
   return parseGenerationName(annotations?.[HOLDS_FOR]);
 }
 
-export function rootManifest(layers: readonly BlobReference[], notes: ManifestNotes): Uint8Array {
+export function rootManifest(layers: readonly SignedReference[], notes: ManifestNotes): Uint8Array {
   return encode(ROOT_TYPE, layers, notes);
 }
 
 /** The index layer of a segment. @throws `corrupt`, naming `where`, when the manifest has no layers. */
-export function indexLayerOf(manifest: ImageManifest, where: string): BlobReference {
+export function indexLayerOf(manifest: ImageManifest, where: string): SignedReference {
   const [index] = manifest.layers;
   if (index === undefined) {
     throw new NixcacheError("corrupt", `${where}: the segment has no layers, expected an index layer`);
   }
-  return index;
+  return signedReference(index);
 }
 
-function encode(artifactType: string, blobs: readonly BlobReference[], notes: ManifestNotes): Uint8Array {
-  const layers: Descriptor[] = blobs.map(({ digest, size }) => ({
+function encode(artifactType: string, blobs: readonly SignedReference[], notes: ManifestNotes): Uint8Array {
+  const layers: Descriptor[] = blobs.map(({ digest, size, signatures }) => ({
     mediaType: MEDIA_TYPE_LAYER,
     digest,
     size,
+    ...(signatures !== undefined && { annotations: { [SIGNATURES]: signatures } }),
   }));
   const annotations: Record<string, string> = {
     "org.opencontainers.image.created": notes.created,

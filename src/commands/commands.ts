@@ -14,6 +14,7 @@ import { pin } from "./pin.ts";
 import { pins } from "./pins.ts";
 import { publish } from "./publish.ts";
 import { serve } from "./serve.ts";
+import { sign } from "./sign.ts";
 import { unpin } from "./unpin.ts";
 import { use } from "./use.ts";
 import { verify } from "./verify.ts";
@@ -33,6 +34,7 @@ export const commands: Readonly<Record<string, Command>> = {
   pins,
   copy,
   keygen,
+  sign,
   use,
   doctor,
   init,

@@ -7,6 +7,7 @@ import { copyLines, copySummary, plainCopyLine, terminalCopyLine } from "../term
 import { formatCount } from "../terminal/format.ts";
 import { resultJson } from "../terminal/result-json.ts";
 import { command, usageError } from "./command.ts";
+import { readTrust, TRUST_ARGS } from "./trust.ts";
 
 export const copy = command(
   { name: "copy", description: "Copy a cache into another one: what lives there and is missing here" },
@@ -24,6 +25,7 @@ export const copy = command(
       valueHint: "NAME…",
       description: "Only this generation, as `nixcache publish --json` names it",
     },
+    ...TRUST_ARGS,
     json: { type: "boolean", description: "Print what was copied as JSON" },
   },
   async (given, context) => {
@@ -38,7 +40,8 @@ export const copy = command(
       ? terminalCopyLine(process.stderr, host.now)
       : plainCopyLine((line) => log.info(line), host.now);
     const source = openSource(from, context);
-    using cache = openCache(to, "write", context, { mountFrom: mountable(from, to) });
+    const trust = readTrust(given, context);
+    using cache = openCache(to, "write", context, { mountFrom: mountable(from, to), trust });
     const warn = (message: string) => {
       progress.pause();
       cache.protocol.warn(message);

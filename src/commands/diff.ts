@@ -5,6 +5,7 @@ import { knownGenerations } from "../inspect/known.ts";
 import { SELECTOR_HELP, selectGeneration } from "../inspect/selector.ts";
 import { diffJson, diffLines, diffPathLines } from "../terminal/diff-report.ts";
 import { cacheArgs, command, usageError } from "./command.ts";
+import { readTrust, TRUST_ARGS } from "./trust.ts";
 
 export const diff = command(
   { name: "diff", description: "Show what changed between two generations: paths, versions, sizes" },
@@ -12,6 +13,7 @@ export const diff = command(
     a: { type: "positional", required: false, description: `The earlier one: ${SELECTOR_HELP}` },
     b: { type: "positional", required: false, description: "The later one" },
     cache: cacheArgs("").cache,
+    ...TRUST_ARGS,
     paths: { type: "boolean", description: "List the paths that were added and removed instead" },
     json: { type: "boolean", description: "Print everything as JSON" },
   },
@@ -20,7 +22,8 @@ export const diff = command(
     const [before, after] = given.positionals;
     if (before === undefined || after === undefined)
       throw usageError("diff needs two generations, such as main~1 main");
-    using cache = openCache(cacheReference(given.text("cache"), env), "read", context);
+    const trust = readTrust(given, context);
+    using cache = openCache(cacheReference(given.text("cache"), env), "read", context, { trust });
     const known = await knownGenerations(cache.protocol);
     const difference = await diffGenerations(
       cache.protocol,

@@ -22,12 +22,15 @@ import {
 import { resultJson } from "../terminal/result-json.ts";
 import { cacheArgs, command } from "./command.ts";
 import { CURRENT_ARGS, readCurrent } from "./gc-current.ts";
+import { readTrust, requireSigner, SIGN_ARGS, signingKey, TRUST_ARGS } from "./trust.ts";
 import { requireWrite } from "./write-access.ts";
 
 export const gc = command(
   { name: "gc", description: "End what nobody needs any more, and free it at the registry" },
   {
     cache: cacheArgs("").cache,
+    ...SIGN_ARGS,
+    ...TRUST_ARGS,
     "retention-days": {
       type: "string",
       valueHint: "N",
@@ -70,7 +73,9 @@ export const gc = command(
     const reference = cacheReference(given.text("cache"), env);
     if (!dryRun) await requireWrite(reference, context);
     const current = await readCurrent(given, context);
-    using cache = openCache(reference, dryRun ? "read" : "write", context);
+    const trust = readTrust(given, context, signingKey(given, context));
+    if (current !== undefined) requireSigner(trust, "gc of current outputs");
+    using cache = openCache(reference, dryRun ? "read" : "write", context, { trust });
     const report = await collectGarbage(deletingAt(reference, cache.protocol, context), policy, {
       dryRun,
       upstreams: openUpstreams(upstreamUrls(undefined, env), env),

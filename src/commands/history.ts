@@ -5,6 +5,7 @@ import { knownGenerations } from "../inspect/known.ts";
 import { formatCount } from "../terminal/format.ts";
 import { historyJson, historyLines } from "../terminal/history-report.ts";
 import { cacheArgs, command } from "./command.ts";
+import { readTrust, TRUST_ARGS } from "./trust.ts";
 
 const DEFAULT_LIMIT = 20;
 
@@ -12,6 +13,7 @@ export const history = command(
   { name: "history", description: "List what was published, from where, and what each publish added" },
   {
     cache: cacheArgs("").cache,
+    ...TRUST_ARGS,
     limit: {
       type: "string",
       valueHint: "N",
@@ -22,7 +24,8 @@ export const history = command(
   async (given, context) => {
     const { env, log, screen, host } = context;
     const limit = wholeNumber("--limit", given.text("limit"), DEFAULT_LIMIT, 1, 1_000_000_000);
-    using cache = openCache(cacheReference(given.text("cache"), env), "read", context);
+    const trust = readTrust(given, context);
+    using cache = openCache(cacheReference(given.text("cache"), env), "read", context, { trust });
     const { live } = await knownGenerations(cache.protocol);
     const items = await readHistory(cache.protocol, live, limit);
     const { name } = cache.protocol.store;

@@ -5,6 +5,7 @@ import { NixcacheError } from "../errors.ts";
 import { withList } from "../inspect/list.ts";
 import { listJson, listLines, listTotals } from "../terminal/list-report.ts";
 import { cacheArgs, command, usageError } from "./command.ts";
+import { readTrust, TRUST_ARGS } from "./trust.ts";
 
 /** What `--sort` takes. */
 const ORDERS: Readonly<Record<string, Order>> = {
@@ -23,6 +24,7 @@ export const list = command(
       description: "Words that all must be in a name, whatever their case; or a store path or its hash",
     },
     cache: cacheArgs("").cache,
+    ...TRUST_ARGS,
     sort: {
       type: "string",
       valueHint: Object.keys(ORDERS).join("|"),
@@ -46,7 +48,8 @@ export const list = command(
       limit: limit === undefined ? undefined : wholeNumber("--limit", limit, 0, 1, 1_000_000_000),
       closures: json || screen !== undefined,
     };
-    using cache = openCache(cacheReference(given.text("cache"), env), "read", context);
+    const trust = readTrust(given, context);
+    using cache = openCache(cacheReference(given.text("cache"), env), "read", context, { trust });
     const { store, database } = cache.protocol;
     await withList(cache.protocol, options, async (found) => {
       const generations = options.holders ? database.view.generations() : [];

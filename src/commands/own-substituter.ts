@@ -5,9 +5,10 @@
 import { randomBytes } from "node:crypto";
 import type { Context, OpenCache } from "../context.ts";
 import { messageOf } from "../errors.ts";
-import { formatPublicKey, type PublicKey } from "../nar/signing-key.ts";
+import { formatPublicKey, publicKeyOf } from "../nar/signing-key.ts";
 import type { Environment } from "../nix/location.ts";
-import { serveCache } from "../serve/cache.ts";
+import { mayBeUnsigned } from "../protocol/sign.ts";
+import { type ServedCache, serveCache } from "../serve/cache.ts";
 import { createGuard } from "../serve/guard.ts";
 import { createHandler } from "../serve/handler.ts";
 import { MemoryBudget } from "../serve/memory.ts";
@@ -16,6 +17,7 @@ import { Traffic } from "../serve/traffic.ts";
 import { createUpstreams } from "../serve/upstreams.ts";
 import { withoutProxyForLoopback } from "../system/proxy.ts";
 import { listen, serverUrl } from "./listen.ts";
+import type { Trusted } from "./trust.ts";
 
 const ADDRESS = { hostname: "127.0.0.1", port: 0 } as const;
 
@@ -35,22 +37,30 @@ export interface OwnSubstituter extends AsyncDisposable {
  * could name any key there. A cache that cannot be read is no reason not to build; publishing will say what is wrong.
  * Where it was never read Nix is told nothing of it, since it would ask for seconds.
  *
- * @param cache to read from
+ * @param open the cache to read from; the caller disposes of it
  */
 export async function ownSubstituter(
-  { protocol }: OpenCache,
-  key: PublicKey | undefined,
+  open: (trust: Trusted) => OpenCache,
+  trust: Trusted,
   context: Context,
 ): Promise<OwnSubstituter> {
   const { host, env } = context;
   const onError = (message: string) => context.log.warn(message);
-  const store = { ...protocol.store, ...watchRegistry(protocol.store, { host, onError }) };
-  const cache = serveCache({ ...protocol, store }, () => {});
-  await cache.refresh().catch((error) => {
-    context.signal.throwIfAborted();
-    onError(`builds cannot ask ${protocol.store.name} for what it has now: ${messageOf(error)}`);
-  });
+  const load = async ({ protocol }: OpenCache): Promise<ServedCache> => {
+    const store = { ...protocol.store, ...watchRegistry(protocol.store, { host, onError }) };
+    const loading = serveCache({ ...protocol, store }, () => {});
+    await loading.refresh().catch((error) => {
+      context.signal.throwIfAborted();
+      onError(`builds cannot ask ${protocol.store.name} for what it has now: ${messageOf(error)}`);
+    });
+    return loading;
+  };
+  const signed = open(trust);
+  let cache = await load(signed);
+  // Of a cache that was there before generations were signed Nix still takes what the key has signed, path by path.
+  if (mayBeUnsigned(signed.protocol)) cache = await load(open({ ...trust, keys: undefined }));
   if (!cache.isLoaded()) return { env, async [Symbol.asyncDispose]() {} };
+  const key = trust.signer && publicKeyOf(trust.signer);
   const upstreams = createUpstreams([], { host, onError, key: randomBytes(32), trusted: [] });
   const handler = createHandler({
     caches: [cache],

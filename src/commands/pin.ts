@@ -6,6 +6,7 @@ import { resultJson } from "../terminal/result-json.ts";
 import { TOOL } from "../version.ts";
 import { cacheArgs, command, usageError } from "./command.ts";
 import { resolveLink } from "./resolve-link.ts";
+import { readTrust, requireSigner, SIGN_ARGS, signingKey, TRUST_ARGS } from "./trust.ts";
 
 /** A hundred years. */
 const MAX_DAYS = 36_500;
@@ -28,6 +29,8 @@ export const pin = command(
       description: "A store path, its hash, a link such as ./result, or the name of a published output",
     },
     cache: cacheArgs("").cache,
+    ...SIGN_ARGS,
+    ...TRUST_ARGS,
     "keep-days": {
       type: "string",
       valueHint: "N",
@@ -49,7 +52,9 @@ export const pin = command(
       keepRevisions: wholeNumber("--keep-revisions", given.text("keep-revisions"), 1, 1, 1_000_000),
     };
     const wanted = { what, source: given.text("source"), system: given.text("system") };
-    using cache = openCache(cacheReference(given.text("cache"), env), "write", context);
+    const trust = readTrust(given, context, signingKey(given, context));
+    requireSigner(trust, "pin");
+    using cache = openCache(cacheReference(given.text("cache"), env), "write", context, { trust });
     const pinned = await pinPath(cache.protocol, name, wanted, terms, {
       tool: TOOL,
       resolveLink: (path) => resolveLink(path, context),

@@ -5,16 +5,19 @@ import { refresh } from "../protocol/refresh.ts";
 import { pinLines } from "../terminal/pin-list.ts";
 import { resultJson } from "../terminal/result-json.ts";
 import { cacheArgs, command } from "./command.ts";
+import { readTrust, TRUST_ARGS } from "./trust.ts";
 
 export const pins = command(
   { name: "pins", description: "List the pins of a cache" },
   {
     cache: cacheArgs("").cache,
+    ...TRUST_ARGS,
     json: { type: "boolean", description: "Print them as JSON" },
   },
   async (given, context) => {
     const { env, host, log } = context;
-    using cache = openCache(cacheReference(given.text("cache"), env), "read", context);
+    const trust = readTrust(given, context);
+    using cache = openCache(cacheReference(given.text("cache"), env), "read", context, { trust });
     const { store, database } = cache.protocol;
     await refresh(cache.protocol, { list: true });
     const listed = listPins(database.view, host.now());

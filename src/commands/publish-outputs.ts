@@ -9,7 +9,6 @@ import { describeRequests, joinDiscoveries, localFolder } from "../build/request
 import { boundedRoots, rootsOf } from "../cache/roots.ts";
 import { evalProcesses, outputsOrigin, publishOrigin, spoolDirectory } from "../config.ts";
 import { type Context, openCache } from "../context.ts";
-import { publicKeyOf } from "../nar/signing-key.ts";
 import { hold } from "../nix/gc-roots.ts";
 import { validPaths } from "../nix/valid.ts";
 import { PACK_MEMORY } from "../oci/pack-memory.ts";
@@ -31,6 +30,7 @@ import { ownSubstituter } from "./own-substituter.ts";
 import { type Holdings, holdingsOf, resolveAll, withLeftOut } from "./publish-paths.ts";
 import { nixSystem, type PublishSetup } from "./publish-setup.ts";
 import type { Wanted } from "./publish-wanted.ts";
+import type { Trusted } from "./trust.ts";
 import { openWatch } from "./watch.ts";
 
 export interface PublishedOutputs {
@@ -123,7 +123,7 @@ export async function publishOutputs(
   }
   const built = await buildAll([]).finally(() => lines.done());
   return await afterBuild(built, async () => {
-    using cache = openCache(setup.reference, "write", context, { keys: setup.ownKeys });
+    using cache = openCache(setup.reference, "write", context, { trust: setup.trust });
     return await publishBuilt(built, setup.publish(cache.protocol));
   });
 }
@@ -194,8 +194,10 @@ async function buildTargets(
     onState: (state) => lines.state(state),
   };
   if (await areValid(targets, setup, env)) return await build(targets, options);
-  using cache = openCache(setup.reference, "read", context, { before: PACK_MEMORY, keys: setup.ownKeys });
-  await using own = await ownSubstituter(cache, setup.key && publicKeyOf(setup.key), context);
+  using open = new DisposableStack();
+  const openOwn = (trust: Trusted) =>
+    open.use(openCache(setup.reference, "read", context, { before: PACK_MEMORY, trust }));
+  await using own = await ownSubstituter(openOwn, setup.trust, context);
   return await build(targets, { ...options, env: own.env });
 }
 

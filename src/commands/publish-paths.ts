@@ -51,7 +51,7 @@ export async function publishNamed(
   // Elsewhere the first upload tells.
   const readOnly = setup.mayBeReadOnly ? await setup.askRights() : undefined;
   if (readOnly !== undefined) return { result: undefined, readOnly, leftOut };
-  using cache = openCache(setup.reference, "write", context, { keys: setup.ownKeys });
+  using cache = openCache(setup.reference, "write", context, { trust: setup.trust });
   const result = await publish(
     closure,
     { tool: TOOL, ...publishOrigin(context.env), system: nixSystem(), roots: rootsOf(paths) },

@@ -3,16 +3,14 @@ import {
   byteSize,
   cacheReference,
   DEFAULT_PART_BYTES,
-  signingKeySource,
   upstreamKeys,
   upstreamUrls,
   wholeNumber,
 } from "../config.ts";
-import { type Context, openUpstreams } from "../context.ts";
+import { type Context, openCache, openUpstreams } from "../context.ts";
 import { NixcacheError } from "../errors.ts";
 import { dumpNar } from "../nar/dump.ts";
-import { keyFileWarning, readSigningKey } from "../nar/key-file.ts";
-import { type PublicKey, publicKeyOf, type SecretKey } from "../nar/signing-key.ts";
+import type { SecretKey } from "../nar/signing-key.ts";
 import { STORE_DIR } from "../nar/store-path.ts";
 import { runCommand } from "../nix/command.ts";
 import { type NixStore, openNixStore } from "../nix/store.ts";
@@ -24,6 +22,7 @@ import type { PublishContext } from "../publish/publish.ts";
 import { type ProgressLine, plainProgress, terminalProgress } from "../terminal/progress.ts";
 import { DEFAULT_COMPRESSION_LEVEL } from "../zstd.ts";
 import { type Arguments, cacheArgs } from "./command.ts";
+import { readTrust, requireSigner, SIGN_ARGS, signingKey, TRUST_ARGS, type Trusted } from "./trust.ts";
 import { expectsReadOnly, READ_ONLY_ARGS, readOnlyReason } from "./write-access.ts";
 
 /** Smaller parts would only multiply requests; a NAR may have some 32,000. */
@@ -39,7 +38,8 @@ export const SETUP_ARGS = {
     valueHint: "KEY…",
     description: "Leave out what this public key has signed, without asking (that of cache.nixos.org)",
   },
-  "signing-key-file": { type: "string", valueHint: "FILE", description: "Sign with this secret key" },
+  ...SIGN_ARGS,
+  ...TRUST_ARGS,
   "replace-signed": {
     type: "boolean",
     description: "Publish builds that differ from a signed one in the cache, in its place",
@@ -62,8 +62,8 @@ export const SETUP_ARGS = {
 export interface PublishSetup {
   readonly reference: CacheReference;
   readonly key: SecretKey | undefined;
-  /** Of that key, if there is one. */
-  readonly ownKeys: readonly PublicKey[];
+  /** Whose generations count, that key's among them. */
+  readonly trust: Trusted;
   /** zstd level. */
   readonly level: number;
   readonly store: NixStore;
@@ -86,10 +86,9 @@ export interface PublishSetup {
 export async function readSetup(given: Arguments, context: Context): Promise<PublishSetup> {
   const { env, log } = context;
   const { now } = context.host;
-  const keySource = signingKeySource(given.text("signing-key-file"), env);
-  const key = keySource && readSigningKey(keySource);
-  const exposed = keySource && keyFileWarning(keySource);
-  if (exposed !== undefined) log.warn(exposed);
+  const key = signingKey(given, context);
+  const trust = readTrust(given, context, key);
+  requireSigner(trust, "publish");
   const replaceSigned = given.flag("replace-signed");
   if (replaceSigned && key === undefined) {
     throw new NixcacheError("usage", "--replace-signed: got no signing key, expected one", {
@@ -116,6 +115,11 @@ export async function readSetup(given: Arguments, context: Context): Promise<Pub
     });
   }
   const dryRun = given.flag("dry-run");
+  // Whoever names the keys says that nobody else counts.
+  const openEverything =
+    trust.keys?.length === 1
+      ? () => openCache(reference, "write", context, { trust: { ...trust, keys: undefined } })
+      : undefined;
   const progress = context.terminal
     ? terminalProgress(process.stderr, now)
     : plainProgress((line) => log.info(line), now);
@@ -125,7 +129,7 @@ export async function readSetup(given: Arguments, context: Context): Promise<Pub
     async askRights() {
       return dryRun ? undefined : await readOnlyReason(given, reference, context);
     },
-    ownKeys: key === undefined ? [] : [publicKeyOf(key)],
+    trust,
     publish: (protocol) => ({
       ...protocol,
       warn: (message) => {
@@ -136,6 +140,7 @@ export async function readSetup(given: Arguments, context: Context): Promise<Pub
         progress.pause();
         protocol.info?.(message);
       },
+      openEverything,
       upstreams,
       upstreamKeys: trusted,
       key,

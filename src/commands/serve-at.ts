@@ -6,6 +6,7 @@ import { knownGenerations } from "../inspect/known.ts";
 import { fullName, SELECTOR_HELP, selectGeneration } from "../inspect/selector.ts";
 import type { CacheReference } from "../oci/reference.ts";
 import type { Arguments } from "./command.ts";
+import type { Trusted } from "./trust.ts";
 
 export const AT_ARGS = {
   at: {
@@ -22,6 +23,7 @@ export const AT_ARGS = {
 export async function generationToServe(
   given: Arguments,
   references: readonly CacheReference[],
+  trust: Trusted,
   context: Context,
 ): Promise<GenerationName | undefined> {
   const selector = given.text("at");
@@ -41,6 +43,6 @@ export async function generationToServe(
   }
   const name = fullName(selector);
   if (name !== undefined) return name;
-  using cache = openCache(reference, "read", context);
+  using cache = openCache(reference, "read", context, { trust });
   return selectGeneration(selector, await knownGenerations(cache.protocol));
 }

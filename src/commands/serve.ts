@@ -11,7 +11,6 @@ import {
   upstreamUrls,
 } from "../config.ts";
 import { openCache, openNarCache, openUpstreams } from "../context.ts";
-import { parsePublicKey, publicKeyOf } from "../nar/signing-key.ts";
 import { PACK_MEMORY } from "../oci/pack-memory.ts";
 import type { Store } from "../oci/store.ts";
 import { accessLine } from "../serve/access-log.ts";
@@ -34,6 +33,7 @@ import { VERSION } from "../version.ts";
 import { cacheArgs, command } from "./command.ts";
 import { listen, serverUrl } from "./listen.ts";
 import { AT_ARGS, generationToServe } from "./serve-at.ts";
+import { readTrust, requireSigner, TRUST_ARGS } from "./trust.ts";
 import { untilStopped } from "./until-stopped.ts";
 import { openWriter, uploadKey, WRITABLE_ARGS } from "./writable.ts";
 
@@ -57,11 +57,7 @@ export const serve = command(
       valueHint: "KEY…",
       description: "Prefer of upstreams what this public key has signed (that of cache.nixos.org)",
     },
-    "trusted-public-key": {
-      type: "string",
-      valueHint: "KEY…",
-      description: "Of several builds of a path show the one that this key has signed",
-    },
+    ...TRUST_ARGS,
     port: { type: "string", valueHint: "PORT", description: "Port to listen on, 0 for any free one (37515)" },
     listen: { type: "string", valueHint: "ADDRESS", description: "Address to listen on (127.0.0.1)" },
     "index-ttl": { type: "string", valueHint: "SECONDS", description: "Refresh the index this often (300)" },
@@ -106,30 +102,28 @@ export const serve = command(
     using open = new DisposableStack();
     const references = cacheReferences(given.texts("cache"), env);
     const key = uploadKey(given, context);
-    const trusted = (given.texts("trusted-public-key") ?? []).map((text) =>
-      parsePublicKey(text, "--trusted-public-key"),
-    );
-    const keys = [...trusted, ...(key ? [publicKeyOf(key)] : [])];
-    const generation = await generationToServe(given, references, stopping);
+    const trust = readTrust(given, context, key);
+    if (given.flag("writable")) requireSigner(trust, "--writable");
+    const generation = await generationToServe(given, references, trust, stopping);
     const onError = (message: string) => log.warn(message);
     const before = {
       over: (store: Store) => (nars ?? PACK_MEMORY).over(watchRegistry(store, { host, onError })),
     };
     const caches = references.map((reference) => {
-      const { protocol } = open.use(openCache(reference, "read", context, { before, generation, keys }));
+      const { protocol } = open.use(openCache(reference, "read", context, { before, generation, trust }));
       const onStale = (message: string) => log.warn(`the index could not be refreshed: ${message}`);
       return serveCache(protocol, onStale, generation);
     });
     const passing = createUpstreams(upstreams, {
       ...{ host, onError, key: keptSecret(narKeyFile(env)) },
-      trusted: upstreams.length < 2 ? [] : [...keys, ...signers],
+      trusted: upstreams.length < 2 ? [] : [...trust.given, ...signers],
     });
     open.defer(() => passing.close());
     const guard = createGuard({ hostname: address.hostname, allowHosts: given.texts("allow-host") ?? [] });
     await using writing = openWriter(
       given,
       {
-        ...{ references, caches, upstreams: passing, guard, hostname: address.hostname, key },
+        ...{ references, caches, upstreams: passing, guard, hostname: address.hostname, trust },
         upstreamKeys: upstreams.every(({ keys }) => keys?.length) ? signers : [],
       },
       context,

@@ -1,24 +1,21 @@
 import { cacheReference, upstreamUrls } from "../config.ts";
 import { type Context, openCache, openUpstreams } from "../context.ts";
 import { EXIT_CODES } from "../errors.ts";
-import { parsePublicKey } from "../nar/signing-key.ts";
 import { formatBytes, formatCount } from "../terminal/format.ts";
 import { resultJson } from "../terminal/result-json.ts";
 import { describeKind, type Finding, isHarmful } from "../verify/finding.ts";
 import { type Repair, repair } from "../verify/repair.ts";
 import { type Verification, type VerifyContext, verify as verifyCache } from "../verify/verify.ts";
 import { cacheArgs, command } from "./command.ts";
+import { readTrust, requireSigner, SIGN_ARGS, signingKey, TRUST_ARGS } from "./trust.ts";
 import { requireWrite } from "./write-access.ts";
 
 export const verify = command(
   { name: "verify", description: "Check that everything a cache promises is there and right" },
   {
     ...cacheArgs("Where references may be too"),
-    "trusted-public-key": {
-      type: "string",
-      valueHint: "KEY…",
-      description: "Check signatures by this key beside the publishers' own",
-    },
+    ...SIGN_ARGS,
+    ...TRUST_ARGS,
     deep: { type: "boolean", description: "Download everything and check every byte" },
     repair: {
       type: "boolean",
@@ -29,14 +26,13 @@ export const verify = command(
   async (given, context) => {
     const { env, log } = context;
     const upstreams = openUpstreams(upstreamUrls(given.texts("upstream"), env), env);
-    const keys = (given.texts("trusted-public-key") ?? []).map((text) =>
-      parsePublicKey(text, "--trusted-public-key"),
-    );
     const wantsRepair = given.flag("repair");
+    const trust = readTrust(given, context, wantsRepair ? signingKey(given, context) : undefined);
+    if (wantsRepair) requireSigner(trust, "--repair");
     const reference = cacheReference(given.text("cache"), env);
     if (wantsRepair) await requireWrite(reference, context);
-    using cache = openCache(reference, wantsRepair ? "write" : "read", context);
-    const verifyContext: VerifyContext = { ...cache.protocol, upstreams, keys };
+    using cache = openCache(reference, wantsRepair ? "write" : "read", context, { trust });
+    const verifyContext: VerifyContext = { ...cache.protocol, upstreams, keys: trust.given };
     const verification = await verifyCache(verifyContext, { deep: given.flag("deep") });
     const isClean = !verification.findings.some(isHarmful);
     const repaired = wantsRepair ? await repair(cache.protocol, verification) : undefined;

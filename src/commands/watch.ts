@@ -1,7 +1,6 @@
 /** What `publish --watch` works with. */
 import { queueDirectory } from "../config.ts";
 import { type Context, openCache } from "../context.ts";
-import type { PublicKey } from "../nar/signing-key.ts";
 import { readOutputs } from "../nix/derivation.ts";
 import type { NixStore } from "../nix/store.ts";
 import type { CacheReference } from "../oci/reference.ts";
@@ -11,6 +10,7 @@ import type { PublishContext } from "../publish/publish.ts";
 import { Queue } from "../watch/queue.ts";
 import { shared, type WatchRun } from "../watch/run.ts";
 import { stopping } from "../watch/stopping.ts";
+import type { Trusted } from "./trust.ts";
 
 export interface WatchSetup extends Pick<WatchRun, "store" | "origin"> {
   readonly store: NixStore;
@@ -18,18 +18,17 @@ export interface WatchSetup extends Pick<WatchRun, "store" | "origin"> {
   readonly reference: CacheReference;
   /** zstd level. */
   readonly level: number;
-  /** The key that this publish signs with. */
-  readonly ownKeys: readonly PublicKey[];
+  readonly trust: Trusted;
   readonly publish: (protocol: ProtocolContext) => PublishContext;
 }
 
 /** A cache that can still be written to for a while after the signal; dispose of it at the end. */
 export function openWatch(setup: WatchSetup, context: Context): WatchRun & Disposable {
-  const { storeRoot, reference, level, origin, store, ownKeys } = setup;
+  const { storeRoot, reference, level, origin, store, trust } = setup;
   const { env, host, log } = context;
   context.stopsItself();
   const stop = stopping(context.signal, host);
-  const cache = openCache(reference, "write", { ...context, signal: stop.cut }, { keys: ownKeys });
+  const cache = openCache(reference, "write", { ...context, signal: stop.cut }, { trust });
   return {
     ...{ store, origin, host, stopping: stop },
     location: { env, storeRoot },

@@ -6,6 +6,7 @@ import { isBaseName, isStoreHash, storeHashOf } from "../nar/store-path.ts";
 import { whyJson, whyLines } from "../terminal/why-report.ts";
 import { cacheArgs, command, usageError } from "./command.ts";
 import { resolveLink } from "./resolve-link.ts";
+import { readTrust, TRUST_ARGS } from "./trust.ts";
 
 export const why = command(
   { name: "why", description: "Tell which generations hold a path, or since when none does" },
@@ -17,6 +18,7 @@ export const why = command(
       description: "A store path, its base name or hash, or a link to it such as ./result",
     },
     cache: cacheArgs("").cache,
+    ...TRUST_ARGS,
     json: { type: "boolean", description: "Print the answer as JSON" },
   },
   async (given, context) => {
@@ -24,7 +26,8 @@ export const why = command(
     const [path] = given.positionals;
     if (path === undefined) throw usageError("why needs the PATH that it is about");
     const hash = await hashOf(path, context);
-    using cache = openCache(cacheReference(given.text("cache"), env), "read", context);
+    const trust = readTrust(given, context);
+    using cache = openCache(cacheReference(given.text("cache"), env), "read", context, { trust });
     const answer = await explain(cache.protocol, hash, gcPolicy({}));
     if (given.flag("json")) context.print(whyJson(cache.protocol.store.name, hash, answer));
     else await context.printAll(whyLines(answer, hash, screen, host.now()));

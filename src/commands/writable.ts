@@ -7,12 +7,10 @@ import {
   journalBytes,
   journalDirectory,
   publishOrigin,
-  signingKeySource,
   writeToken,
 } from "../config.ts";
 import { type Context, openCache } from "../context.ts";
 import { messageOf, NixcacheError } from "../errors.ts";
-import { keyFileWarning, readSigningKey } from "../nar/key-file.ts";
 import { formatPublicKey, type PublicKey, publicKeyOf, type SecretKey } from "../nar/signing-key.ts";
 import type { CacheReference } from "../oci/reference.ts";
 import { Committer } from "../receive/committer.ts";
@@ -25,6 +23,7 @@ import type { Upstreams } from "../serve/upstreams.ts";
 import type { Writer, WriterStatus } from "../serve/writer.ts";
 import { TOOL } from "../version.ts";
 import type { Arguments } from "./command.ts";
+import { signingKey, type Trusted } from "./trust.ts";
 import { requireWrite } from "./write-access.ts";
 
 export const WRITABLE_ARGS = {
@@ -51,8 +50,8 @@ export interface WritableOptions {
   readonly upstreamKeys: readonly PublicKey[];
   readonly guard: Guard;
   readonly hostname: string;
-  /** Signs what is uploaded. */
-  readonly key: SecretKey | undefined;
+  /** Its signer signs what is uploaded. */
+  readonly trust: Trusted;
 }
 
 export interface OpenWriter extends AsyncDisposable {
@@ -69,20 +68,14 @@ export interface OpenWriter extends AsyncDisposable {
 }
 
 /** The key that uploads are signed with; undefined where none is set, or nothing is written. @throws `key` */
-export function uploadKey(
-  given: Arguments,
-  { env, log }: Pick<Context, "env" | "log">,
-): SecretKey | undefined {
-  const source = given.flag("writable") ? signingKeySource(given.text("signing-key-file"), env) : undefined;
-  const exposed = source && keyFileWarning(source);
-  if (exposed !== undefined) log.warn(exposed);
-  return source && readSigningKey(source);
+export function uploadKey(given: Arguments, context: Pick<Context, "env" | "log">): SecretKey | undefined {
+  return given.flag("writable") ? signingKey(given, context) : undefined;
 }
 
 /** Undefined without `--writable`. */
 export function openWriter(
   given: Arguments,
-  { references, caches, upstreams, upstreamKeys, guard, hostname, key }: WritableOptions,
+  { references, caches, upstreams, upstreamKeys, guard, hostname, trust }: WritableOptions,
   context: Context,
 ): OpenWriter | undefined {
   const [reference] = references;
@@ -96,6 +89,7 @@ export function openWriter(
   }
   if (reference === undefined || first === undefined) return undefined;
   const { env, host, log } = context;
+  const key = trust.signer;
   const token = readToken(given.text("write-token-file"), env);
   if (token === undefined && !isLoopback(hostname)) {
     throw new NixcacheError(
@@ -109,7 +103,12 @@ export function openWriter(
   const journal = Journal.open(journalDirectory(reference, env), first.store, host.now);
   // What has been accepted is committed after the signal to stop, too.
   const stop = new AbortController();
-  const cache = openCache(reference, "write", { ...context, signal: stop.signal }, { index: first.index });
+  const cache = openCache(
+    reference,
+    "write",
+    { ...context, signal: stop.signal },
+    { index: first.index, trust },
+  );
   const elsewhere = elsewhereIn(caches.slice(1), upstreams, upstreamKeys, stop.signal);
   const { repository, revision, run } = publishOrigin(env);
   const committer = new Committer({

@@ -50,6 +50,8 @@ export interface CopyReport {
   readonly over: readonly GenerationName[];
   /** Those that ended at the source meanwhile. */
   readonly gone: readonly GenerationName[];
+  /** Those that none of the given keys has signed, which were left out. */
+  readonly unsigned: readonly GenerationName[];
   /** Those that are damaged at the source, which were left out. */
   readonly damaged: readonly { readonly generation: GenerationName; readonly reason: string }[];
   readonly blobs: CopiedBlobs;
@@ -92,6 +94,7 @@ export async function copyCache(context: CopyContext, only?: readonly string[]):
     present: withOutcome("present").length,
     over: withOutcome("over"),
     gone: withOutcome("gone"),
+    unsigned: withOutcome("unsigned"),
     damaged: names.flatMap((generation, i) => {
       const outcome = outcomes[i];
       return typeof outcome === "object" ? [{ generation, reason: outcome.damaged }] : [];
@@ -167,7 +170,7 @@ function nothing(message: string, hint?: string): NixcacheError {
   return new NixcacheError("absent", message, hint === undefined ? {} : { hint });
 }
 
-type Outcome = "copied" | "present" | "over" | "gone" | { readonly damaged: string };
+type Outcome = "copied" | "present" | "over" | "gone" | "unsigned" | { readonly damaged: string };
 
 const NO_HOLDS: HoldTags = new Map();
 
@@ -206,11 +209,12 @@ class GenerationCopy {
   }
 
   async #copy(name: GenerationName): Promise<Outcome> {
-    const { spool, signal } = this.#destination.context;
+    const { context } = this.#destination;
     const { segments, holds } = this.#from;
     const listed = { segment: segments.get(name) ?? segmentTag(name), holds: holds.get(name) ?? NO_HOLDS };
-    const generation = await fromSource(() => readGeneration(this.#source, spool, name, listed, { signal }));
+    const generation = await fromSource(() => readGeneration(this.#source, context, name, listed));
     if (generation === undefined) return "gone";
+    if (generation === "unsigned") return generation;
     try {
       await writeGeneration(this.#destination, generation);
       return "copied";

@@ -5,9 +5,11 @@ import { type GenerationName, holdTag, inFormOf } from "../cache/tags.ts";
 import { NixcacheError } from "../errors.ts";
 import type { Digest } from "../oci/digest.ts";
 import { decodeManifest, type ImageManifest } from "../oci/manifest.ts";
-import { discardBlob, type Spool } from "../oci/spool.ts";
+import { discardBlob } from "../oci/spool.ts";
 import type { BlobSource, CallOptions, Store, StoredManifest } from "../oci/store.ts";
+import type { ProtocolContext } from "../protocol/context.ts";
 import { fetchLayer, readLayer } from "../protocol/layer-blob.ts";
+import { countsGeneration } from "../protocol/signed.ts";
 import { readTag } from "../protocol/tagged.ts";
 
 export interface TaggedManifest {
@@ -32,21 +34,22 @@ export interface SourceGeneration {
 }
 
 /**
- * Undefined when there is no such generation.
+ * Undefined when there is no such generation, "unsigned" where it does not count for this reader.
  * @param listed its tags, as they were listed. A list may lack holds, so what the entries name decides.
  * @throws `corrupt` when it cannot be read
  */
 export async function readGeneration(
   source: Store,
-  spool: Spool,
+  { spool, trust = {}, signal }: Pick<ProtocolContext, "spool" | "trust" | "signal">,
   name: GenerationName,
   listed: { readonly segment: string; readonly holds: HoldTags },
-  options: CallOptions,
-): Promise<SourceGeneration | undefined> {
+): Promise<SourceGeneration | "unsigned" | undefined> {
+  const options = { signal };
   const segment = await readTagged(source, listed.segment, options);
   if (segment === undefined) return undefined;
   const where = `${segment.tag} of ${source.name}`;
   const layer = indexLayerOf(segment.manifest, where);
+  if (!countsGeneration(trust, name, layer)) return "unsigned";
   const index = await fetchLayer(source, spool, layer, options);
   if (index === undefined) throw new SourceDamaged(`${where}: its index layer ${layer.digest} is absent`);
   try {

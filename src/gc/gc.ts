@@ -15,9 +15,10 @@ import { type Current, type CurrentOutputs, commitCurrent, currentGeneration } f
 import { readHoldings } from "./holdings.ts";
 import { type Decision, type Policy, planGc } from "./plan.ts";
 import { measure, type Sizes } from "./sizes.ts";
+import { judgeUncounted, readUncounted } from "./uncounted.ts";
 
 export interface GcReport {
-  /** One for each generation that was alive, the oldest first. */
+  /** One for each generation that was alive, the oldest first; those that do not count come last. */
   readonly decisions: readonly Decision[];
   /** Bytes by which what lives is over `maxBytes`, although all that may end has ended. */
   readonly excessBytes: number;
@@ -81,10 +82,13 @@ export async function collectGarbage(
   if (added && current) holdings.add(generationId(added.name), blobsOf(current.lines));
   const generations = withGeneration(database.view.generations(), added);
   const plan = planGc(generations, policy, host.now(), holdings);
+  const uncounted = judgeUncounted(await readUncounted(context), generations, policy, host.now());
+  const decisions = [...plan.decisions, ...uncounted];
   // Before anything changes: afterwards the index no longer has what ended.
-  const sizes = measure(database.view, plan.decisions, holdings);
+  const sizes = measure(database.view, decisions, holdings);
   const report: GcReport = {
     ...plan,
+    decisions,
     sizes,
     ...(current && {
       current: {
@@ -97,7 +101,7 @@ export async function collectGarbage(
   };
   if (dryRun) return report;
 
-  const ending = plan.decisions.filter(({ ends }) => ends);
+  const ending = decisions.filter(({ ends }) => ends);
   const atLast = ending.filter(({ last }) => last).map(({ name }) => name);
   await endGenerations(
     context,

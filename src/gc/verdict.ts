@@ -13,7 +13,8 @@ export type Rule =
   | "age"
   | "partial"
   | "drop-branch"
-  | "max-size";
+  | "max-size"
+  | "unsigned";
 
 export interface Verdict {
   readonly ends: boolean;

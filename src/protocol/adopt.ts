@@ -20,7 +20,7 @@ import type { ProtocolContext } from "./context.ts";
 import { foldOrWarn } from "./fold.ts";
 import { GenerationWriter } from "./generation.ts";
 import { refresh } from "./refresh.ts";
-import { fetchV1Index } from "./v1-index.ts";
+import { countsV1, fetchV1Index } from "./v1-index.ts";
 
 /** Roots that the record names, the newest: nixcache-oci keeps those of every publish, and a record is one line. */
 const MAX_ROOTS = 2_000;
@@ -86,7 +86,14 @@ class AdoptionRun {
   }
 
   async run(): Promise<Adoption | undefined> {
-    const { head, known } = this.#read();
+    const { head, known, unsigned } = this.#read();
+    // It is adopted whole or not at all: afterwards nobody looks at the index any more.
+    if (unsigned > 0) {
+      this.#context.warn(
+        `${V1_TAG} of ${this.#context.store.name} is not adopted: ${unsigned} of its paths are signed by none of the given keys; --allow-unsigned-generations adopts it all the same`,
+      );
+      return undefined;
+    }
     await this.#checkNars(known);
     if (!(await this.#isStillThere())) return undefined;
     for (let attempt = 0; attempt < COMMIT_ATTEMPTS; attempt++) {
@@ -110,15 +117,17 @@ class AdoptionRun {
   }
 
   /** The first pass: who refers to whom, and which NARs a generation of ours names already. */
-  #read(): { head: V1Head; known: ReadonlySet<Digest> } {
+  #read(): { head: V1Head; known: ReadonlySet<Digest>; unsigned: number } {
     const { view } = this.#context.database;
     const { layer } = this.#source;
     const isFirst = view.layers().length === 1;
     const known = new Set<Digest>();
+    let unsigned = 0;
     const items = this.#items();
     for (let next = items.next(); ; next = items.next()) {
-      if (next.done) return { head: next.value, known };
+      if (next.done) return { head: next.value, known, unsigned };
       this.#plan.add(next.value);
+      if ("line" in next.value && !countsV1(this.#context, next.value)) unsigned++;
       if (isFirst || !("line" in next.value)) continue;
       const { storeHash, file } = next.value.line;
       if (!view.isElsewhere(layer, storeHash, file)) continue;

@@ -3,6 +3,7 @@ import type { IndexDatabase } from "../cache/database.ts";
 import type { Host } from "../host.ts";
 import type { Spool } from "../oci/spool.ts";
 import type { Store } from "../oci/store.ts";
+import type { Trust } from "./signed.ts";
 
 export interface ProtocolContext {
   readonly store: Store;
@@ -12,6 +13,8 @@ export interface ProtocolContext {
   readonly signal?: AbortSignal | undefined;
   /** Requests of one kind that a step has under way at once. */
   readonly concurrency: number;
+  /** Whose generations count, and who signs those that are written. Default: everything counts, and nobody signs. */
+  readonly trust?: Trust | undefined;
   /** Told what a person should know but what stops nothing. */
   readonly warn: (message: string) => void;
   /** Told what happens once and may take long. Default: nobody is. */

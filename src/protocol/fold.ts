@@ -4,7 +4,7 @@
  */
 import type { IndexReader, LayerRow } from "../cache/index-reader.ts";
 import { NoEntry } from "../cache/layer-merge.ts";
-import { type BlobReference, type ManifestNotes, rootManifest } from "../cache/manifests.ts";
+import { type ManifestNotes, rootManifest, type SignedReference } from "../cache/manifests.ts";
 import { layersToKeep } from "../cache/stack.ts";
 import { type GenerationName, generationId, parseTag, ROOT_TAG } from "../cache/tags.ts";
 import { bothConcurrently, mapConcurrently } from "../concurrency.ts";
@@ -18,6 +18,7 @@ import type { ProtocolContext } from "./context.ts";
 import { writeEmptyConfig } from "./empty-config.ts";
 import { makeLayer } from "./layer-blob.ts";
 import { refresh } from "./refresh.ts";
+import { rootLayerSignature } from "./signed.ts";
 import { isStrict } from "./strictness.ts";
 
 const ATTEMPTS = 5;
@@ -83,7 +84,7 @@ interface NextRoot {
 /** Undefined when there is nothing to fold. @param mayKeepLayers false makes the whole root anew. */
 async function nextRoot(
   view: IndexReader,
-  { spool, host, database: { malformed } }: ProtocolContext,
+  { spool, host, trust = {}, database: { malformed } }: ProtocolContext,
   mayKeepLayers: boolean,
 ): Promise<NextRoot | undefined> {
   const stack = view.layers().filter(({ position }) => position !== null);
@@ -93,7 +94,11 @@ async function nextRoot(
   const namesIn = (layers: readonly LayerRow[]) =>
     new Set(layers.flatMap(({ id }) => view.generations(id).map(({ name }) => name)));
   // Those that are left out are read directly.
-  const complete = namesIn([...stack, ...open]).union(malformed.generations);
+  const passedOver = malformed.generations.union(new Set(view.state().unsigned));
+  const complete = namesIn([...stack, ...open]).union(passedOver);
+  // Whoever signs no layer leaves those that are signed: readers with keys take no other.
+  const isSigning = trust.keys !== undefined && trust.signer !== undefined;
+  const signed = isSigning ? 0 : stack.filter(({ signatures }) => signatures !== null).length;
 
   const nonce = randomId(host);
 
@@ -109,10 +114,8 @@ async function nextRoot(
   };
   if (!mayKeepLayers) return make(0);
   const next = await make(stack.length);
-  const keep = layersToKeep(
-    stack.map(({ size }) => size),
-    next.top.size,
-  );
+  const sizes = stack.map(({ size }) => size);
+  const keep = Math.max(signed, layersToKeep(sizes, next.top.size));
   if (keep === stack.length) return next;
   discardBlob(next.top);
   return make(keep);
@@ -126,7 +129,7 @@ async function writeRoot(
   context: ProtocolContext,
   next: NextRoot,
 ): Promise<Digest | "layers gone" | "refused"> {
-  const { store, host, concurrency, signal } = context;
+  const { store, host, concurrency, signal, trust = {} } = context;
   const layersAreGone = async () => {
     const sizes = await mapConcurrently(next.below, concurrency, ({ digest }) =>
       store.statBlob(digest, { signal }),
@@ -140,7 +143,11 @@ async function writeRoot(
     () => writeEmptyConfig(store, { signal }),
   );
   const notes: ManifestNotes = { created: new Date(host.now()).toISOString(), nonce: randomId(host) };
-  const layers: BlobReference[] = [...next.below, next.top].map(({ digest, size }) => ({ digest, size }));
+  const { digest: top, size } = next.top;
+  const layers: SignedReference[] = [
+    ...next.below.map((layer) => ({ ...layer, signatures: layer.signatures ?? undefined })),
+    { digest: top, size, signatures: rootLayerSignature(trust, top) },
+  ];
   const written = await store.writeManifest(ROOT_TAG, MEDIA_TYPE_MANIFEST, rootManifest(layers, notes), {
     signal,
   });

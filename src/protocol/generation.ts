@@ -20,6 +20,7 @@ import { EMPTY_CONFIG_BLOB, writeEmptyConfig } from "./empty-config.ts";
 import { type GenerationLinks, Holds } from "./holds.ts";
 import { makeLayer } from "./layer-blob.ts";
 import { checkReadBack } from "./read-back.ts";
+import { generationSignature } from "./signed.ts";
 import { isStrict } from "./strictness.ts";
 import { writeIfAbsent } from "./write-if-absent.ts";
 
@@ -136,7 +137,8 @@ export class GenerationWriter {
     if (this.#holds.isOld) return "holds gone";
     open = open.filter(({ digest }) => !this.#holds.has(digest));
     const name = this.#holds.name();
-    const manifest = segmentManifest(index, open, this.#notes());
+    const signatures = generationSignature(this.#context.trust ?? {}, name, index.digest);
+    const manifest = segmentManifest({ ...index, signatures }, open, this.#notes());
     const written = await store.writeManifest(segmentTag(name), MEDIA_TYPE_MANIFEST, manifest, { signal });
     if (typeof written !== "string") return this.#missing(written.digests, blobs);
     await checkReadBack(this.#context, { name, manifest: written, blobs: [index, ...blobs] });

@@ -5,6 +5,7 @@
  * everything that they cover is alive; what they do not cover is read from the segments themselves.
  */
 import { IndexDamaged } from "../cache/database.ts";
+import { signedReference } from "../cache/manifests.ts";
 import { type GenerationName, ROOT_TAG } from "../cache/tags.ts";
 import { bothConcurrently } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
@@ -70,17 +71,18 @@ async function refreshOnce(context: ProtocolContext, options: RefreshOptions): P
   const root = stored === "unchanged" ? await readAgain(context, before.rootDigest as Digest) : stored;
   const decode = (): ImageManifest | undefined =>
     root && decodeManifest(root.bytes, `the root of ${store.name}`);
-  const layers = (await unlessDamaged(context, decode))?.layers ?? [];
+  const stack = (await unlessDamaged(context, decode))?.layers ?? [];
   // Fetching inside the transaction: two processes that refresh one index do it one after the other.
   return updateIndex(context, async (change) => {
     const rebuilt = await rebuildView(context, change, {
       tags,
-      stack: layers,
+      stack: stack.map(signedReference),
       without: options.without ?? new Set(),
       v1,
     });
     const state = { ...database.view.state(), listedAt: now, refreshedAt: now };
-    change.setState({ ...state, rootDigest: root?.digest, v1: rebuilt.v1 });
+    const { v1: foreign, unsigned } = rebuilt;
+    change.setState({ ...state, rootDigest: root?.digest, v1: foreign, unsigned });
     return rebuilt.changed;
   });
 }

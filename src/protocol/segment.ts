@@ -5,7 +5,7 @@
  */
 import type { EntryLine } from "../cache/entry.ts";
 import type { BrokenLine } from "../cache/index-layer.ts";
-import { type BlobReference, indexLayerOf } from "../cache/manifests.ts";
+import { type BlobReference, indexLayerOf, type SignedReference } from "../cache/manifests.ts";
 import type { PublishRecord } from "../cache/record.ts";
 import { type GenerationName, segmentTag } from "../cache/tags.ts";
 import { NixcacheError } from "../errors.ts";
@@ -14,7 +14,8 @@ import { discardBlob } from "../oci/spool.ts";
 import type { Store } from "../oci/store.ts";
 import type { ProtocolContext } from "./context.ts";
 import { fetchLayer, readLayer } from "./layer-blob.ts";
-import { malformed, sense } from "./malformed.ts";
+import { Malformed, malformed, sense } from "./malformed.ts";
+import { countsGeneration } from "./signed.ts";
 import { readTag } from "./tagged.ts";
 
 export interface SegmentHeader {
@@ -33,11 +34,11 @@ export interface SegmentOptions {
 /**
  * Calls `entry` for each line, which came with its digest and was checked.
  * @returns undefined when there is no such segment (404)
- * @throws Malformed for what is no segment, `corrupt` for one that the store has damaged or lost a part of; perhaps
- *   after some of its lines
+ * @throws UnsignedGeneration where it does not count for this reader; Malformed for what is no segment,
+ *   `corrupt` for one that the store has damaged or lost a part of; perhaps after some of its lines
  */
 export async function readSegment(
-  { store, spool, signal }: Pick<ProtocolContext, "store" | "spool" | "signal">,
+  { store, spool, signal, trust }: Pick<ProtocolContext, "store" | "spool" | "signal" | "trust">,
   name: GenerationName,
   entry: (line: EntryLine, index: BlobReference) => void,
   { tag = segmentTag(name), broken }: SegmentOptions = {},
@@ -45,7 +46,8 @@ export async function readSegment(
   const segment = await readTag(store, tag, { signal });
   if (segment === undefined) return undefined;
   const where = `${segment.tag} of ${store.name}`;
-  const index = sense(() => indexLayerOf(decodeManifest(segment.stored.bytes, where), where));
+  const index = indexOfSegment({ trust }, name, segment.stored.bytes, where);
+  if (index === undefined) throw new UnsignedGeneration(store, name);
   const blob = await fetchLayer(store, spool, index, { signal });
   if (blob === undefined)
     throw new NixcacheError("corrupt", `${where}: its index layer ${index.digest} is absent`);
@@ -57,6 +59,35 @@ export async function readSegment(
     throw malformed(error);
   } finally {
     discardBlob(blob);
+  }
+}
+
+/**
+ * The index layer that a segment's manifest names; undefined when the segment does not count for this reader.
+ * @throws Malformed for what is no segment, where everything counts
+ */
+export function indexOfSegment(
+  { trust = {} }: Pick<ProtocolContext, "trust">,
+  name: GenerationName,
+  manifest: Uint8Array,
+  where: string,
+): SignedReference | undefined {
+  try {
+    const index = sense(() => indexLayerOf(decodeManifest(manifest, where), where));
+    return countsGeneration(trust, name, index) ? index : undefined;
+  } catch (error) {
+    // It says nothing, so it is not signed either.
+    if (error instanceof Malformed && trust.keys !== undefined) return undefined;
+    throw error;
+  }
+}
+
+/** None of the keys that the reader was given has signed it. */
+export class UnsignedGeneration extends NixcacheError {
+  constructor({ name }: Pick<Store, "name">, generation: GenerationName) {
+    super("key", `${segmentTag(generation)} of ${name} is signed by none of the keys that were given`, {
+      hint: "Give the key that has signed it, or --allow-unsigned-generations if you trust who wrote it.",
+    });
   }
 }
 

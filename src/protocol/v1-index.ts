@@ -2,12 +2,13 @@
  * The index of nixcache-oci beside our generations: what is under its tag, and reading it. The tag moves, and is never
  * written by us.
  */
-import type { EntryLine } from "../cache/entry.ts";
+import type { Entry, EntryLine } from "../cache/entry.ts";
 import type { V1State } from "../cache/index-reader.ts";
 import type { BlobReference } from "../cache/manifests.ts";
 import { V1_TAG } from "../cache/tags.ts";
 import { BrokenEntries, V1_VERSION, type V1Head, V1IndexParser, v1IndexOf } from "../cache/v1-index.ts";
 import { NixcacheError } from "../errors.ts";
+import { verifyNarInfo } from "../nar/signature.ts";
 import { decodeManifest } from "../oci/manifest.ts";
 import { discardBlob, streamBlob } from "../oci/spool.ts";
 import type { BlobSource } from "../oci/store.ts";
@@ -67,8 +68,9 @@ export async function readV1Index(
     for await (const chunk of streamBlob(blob)) {
       for (const item of parser.push(chunk)) {
         count++;
-        if ("line" in item) take(item.line);
-        else broken.add(item.name, item.problem);
+        if ("line" in item) {
+          if (countsV1(context, item)) take(item.line);
+        } else broken.add(item.name, item.problem);
       }
     }
     head = parser.end();
@@ -81,6 +83,14 @@ export async function readV1Index(
   if (head.version === V1_VERSION) return head;
   context.warn(`${where} is of another version than ${V1_VERSION}: not read`);
   return undefined;
+}
+
+/** Whether an entry counts for this reader: the index itself is signed by nobody, and what it has is not bound to it. */
+export function countsV1(
+  { trust }: Pick<ProtocolContext, "trust">,
+  { entry }: { readonly entry: Entry },
+): boolean {
+  return trust?.keys === undefined || verifyNarInfo(entry.info, trust.keys);
 }
 
 /** The index whole and checked; discard it afterwards. @throws `corrupt` */

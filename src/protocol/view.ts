@@ -4,37 +4,49 @@
 import type { Generation } from "../cache/index-layer.ts";
 import type { V1State } from "../cache/index-reader.ts";
 import type { IndexUpdate } from "../cache/index-update.ts";
-import { type BlobReference, indexLayerOf } from "../cache/manifests.ts";
+import type { BlobReference, SignedReference } from "../cache/manifests.ts";
 import { adoptedTag, type GenerationName, parseTag } from "../cache/tags.ts";
 import { mapConcurrently } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
-import { decodeManifest } from "../oci/manifest.ts";
 import type { ProtocolContext } from "./context.ts";
 import { LayerLoader, type LoadedLayer, type SegmentLayer } from "./layer-loader.ts";
 import { Liveness } from "./liveness.ts";
-import { Malformed, sense } from "./malformed.ts";
+import { Malformed } from "./malformed.ts";
+import { indexOfSegment } from "./segment.ts";
+import { countsRootLayer } from "./signed.ts";
 import { readTag } from "./tagged.ts";
 
 export interface Listing {
   /** The tag list, which may lack what was pushed lately (R7). */
   readonly tags: readonly string[];
   /** The root's layers, the lowest first. */
-  readonly stack: readonly BlobReference[];
+  readonly stack: readonly SignedReference[];
   /** Generations to leave out as if they were dead. */
   readonly without: ReadonlySet<GenerationName>;
   /** What is under the tag of nixcache-oci. */
   readonly v1: V1State | undefined;
 }
 
+export interface Rebuilt {
+  readonly changed: boolean;
+  /** What is known now of the index of nixcache-oci. */
+  readonly v1: V1State | undefined;
+  /** See `ViewState`. */
+  readonly unsigned: readonly GenerationName[] | undefined;
+}
+
+/** Unsigned generations that are remembered: of more each refresh asks again. */
+const MAX_UNSIGNED = 10_000;
+
 /**
- * Makes the view the union of all live segments, and of the index of nixcache-oci while none has adopted it.
- * Answers whether it changed, and what is known of that index now.
+ * Makes the view the union of all live segments that count for this reader, and of the index of nixcache-oci while none
+ * has adopted it.
  */
 export async function rebuildView(
   context: ProtocolContext,
   change: IndexUpdate,
   { tags, stack, without, v1 }: Listing,
-): Promise<{ changed: boolean; v1: V1State | undefined }> {
+): Promise<Rebuilt> {
   const liveness = new Liveness(context, tags, without);
   await liveness.ask(context.database.view.generations().map(({ name }) => name));
   change.addDead(liveness.dead, context.host.now());
@@ -43,10 +55,12 @@ export async function rebuildView(
   const counting = await countingLayers(context, stack, layers, liveness);
   const covered = new Set(counting.flatMap(({ generations }) => generations.map(({ name }) => name)));
   const uncovered = liveness.live().filter((name) => !covered.has(name));
-  const segments = await loadSegments(context, layers, uncovered, liveness, counting.length > 0);
+  const unsigned = new Set(context.database.view.state().unsigned);
+  const signed = uncovered.filter((name) => !unsigned.has(name));
+  const segments = await loadSegments(context, layers, signed, { liveness, unsigned }, counting.length > 0);
 
-  counting.forEach(({ id }, position) => {
-    change.setPosition(id, position);
+  counting.forEach(({ id, signatures }, position) => {
+    change.setPosition(id, position, signatures);
   });
   for (const [id, generations] of groupByLayer(segments)) {
     change.setPosition(id, null);
@@ -58,7 +72,20 @@ export async function rebuildView(
   ];
   const foreign = v1 && (await loadV1(context, layers, v1, tags, generations));
   const changed = layers.keepOnly([...counting, ...segments, foreign].flatMap((layer) => layer?.id ?? []));
-  return { changed, v1: foreign?.v1 };
+  const passedOver = [...unsigned].filter((name) => liveness.isAlive(name));
+  if (passedOver.length > 0) context.warn(describeUnsigned(passedOver));
+  return {
+    changed,
+    v1: foreign?.v1,
+    unsigned: passedOver.length > 0 ? passedOver.slice(0, MAX_UNSIGNED) : undefined,
+  };
+}
+
+function describeUnsigned(names: readonly GenerationName[]): string {
+  const [first] = names;
+  const what =
+    names.length === 1 ? `seg-${first} is` : `${names.length} generations, such as seg-${first}, are`;
+  return `${what} passed over, as none of the given keys has signed ${names.length === 1 ? "it" : "them"}; nixcache sign signs what is yours, --allow-unsigned-generations takes all`;
 }
 
 /** Into the view, unless a generation has adopted it. */
@@ -92,12 +119,14 @@ async function wasAdopted(
 /** R5: a layer counts while everything that it and the layers below it cover is alive. */
 async function countingLayers(
   context: ProtocolContext,
-  stack: readonly BlobReference[],
+  stack: readonly SignedReference[],
   layers: LayerLoader,
   liveness: Liveness,
-): Promise<LoadedLayer[]> {
-  const counting: LoadedLayer[] = [];
+): Promise<(LoadedLayer & Pick<SignedReference, "signatures">)[]> {
+  const counting: (LoadedLayer & Pick<SignedReference, "signatures">)[] = [];
   for (const reference of stack) {
+    // What it covers is read from the generations themselves, of which each one is signed.
+    if (!countsRootLayer(context.trust ?? {}, reference)) break;
     // Not all that it has can be put into another one: it is made anew from the segments.
     if (context.database.malformed.layers.has(reference.digest)) break;
     const layer = await layers.load(reference).catch((error) => {
@@ -109,7 +138,7 @@ async function countingLayers(
     const names = layer.generations.map(({ name }) => name);
     await liveness.ask(names);
     if (!names.every((name) => liveness.isAlive(name))) break;
-    counting.push(layer);
+    counting.push({ ...layer, signatures: reference.signatures });
   }
   return counting;
 }
@@ -122,7 +151,7 @@ async function loadSegments(
   context: ProtocolContext,
   layers: LayerLoader,
   names: readonly GenerationName[],
-  liveness: Liveness,
+  about: { readonly liveness: Liveness; readonly unsigned: Set<GenerationName> },
   mayPass: boolean,
 ): Promise<(SegmentLayer | undefined)[]> {
   const known = context.database.malformed.generations;
@@ -131,7 +160,7 @@ async function loadSegments(
     names.filter((name) => !known.has(name)),
     context.concurrency,
     (name) =>
-      loadSegment(context, layers, name, liveness.tagOf(name)).catch((error) => {
+      loadSegment(context, layers, name, about).catch((error) => {
         if (!(error instanceof Malformed)) throw error;
         found.set(name, error);
         return undefined;
@@ -149,21 +178,29 @@ async function loadSegments(
   return segments;
 }
 
-/** A segment's own layer; undefined when the segment is gone (404), which is how one leaves. */
+/**
+ * A segment's own layer; undefined when the segment is gone (404), which is how one leaves, and when it does not count,
+ * which is then added to `unsigned`.
+ */
 async function loadSegment(
   context: ProtocolContext,
   layers: LayerLoader,
   name: GenerationName,
-  listed: string,
+  { liveness, unsigned }: { readonly liveness: Liveness; readonly unsigned: Set<GenerationName> },
 ): Promise<SegmentLayer | undefined> {
   const known = layers.ofSegment(name);
   if (known !== undefined) return known;
   const { store, signal } = context;
-  const segment = await readTag(store, listed, { signal });
+  const segment = await readTag(store, liveness.tagOf(name), { signal });
   if (segment === undefined) return undefined;
   const { tag, stored } = segment;
   const where = `${tag} of ${store.name}`;
-  const layer = await layers.load(sense(() => indexLayerOf(decodeManifest(stored.bytes, where), where)));
+  const index = indexOfSegment(context, name, stored.bytes, where);
+  if (index === undefined) {
+    unsigned.add(name);
+    return undefined;
+  }
+  const layer = await layers.load(index);
   const [generation] = layer?.generations ?? [];
   if (layer?.kind === "segment" && generation !== undefined) {
     return { id: layer.id, generation: { ...generation, name } };

@@ -20,6 +20,7 @@ import type { ProtocolContext } from "../protocol/context.ts";
 import { foldOrWarn } from "../protocol/fold.ts";
 import { GenerationWriter } from "../protocol/generation.ts";
 import { refresh } from "../protocol/refresh.ts";
+import { signWhatWasBefore } from "../protocol/sign.ts";
 import { isStrict } from "../protocol/strictness.ts";
 import type { Upstream } from "../upstream/client.ts";
 import type { LogsByNar } from "./beside.ts";
@@ -51,6 +52,11 @@ export interface PublishContext extends ProtocolContext {
   /** By store path. */
   readonly realisations?: ReadonlyMap<string, readonly Realisation[]>;
   readonly key: SecretKey | undefined;
+  /**
+   * The cache with the generations that do not count: a build that differs from one that somebody else has signed is
+   * left out. Default: they are not looked at.
+   */
+  readonly openEverything?: (() => Disposable & { readonly protocol: ProtocolContext }) | undefined;
   /** Publish builds that differ from a signed one in the cache, in its place. Default: those stay. */
   readonly replaceSigned?: boolean;
   readonly compressor: Compressor;
@@ -114,9 +120,22 @@ export async function publish(
   options: PublishOptions = {},
 ): Promise<PublishResult> {
   await refresh(context, { list: true });
+  if (!options.dryRun) await signWhatWasBefore(context);
   const adopted = options.dryRun ? undefined : await adoptV1(context, context.upstreams);
-  const selection = await select(closure, {
+  const selection = await selectFrom(closure, context);
+  const run = new PublishRun(closure, origin, context, selection, options.until);
+  context.progress.planned({ ...selection, fresh: run.toUpload() });
+  if (options.dryRun) return run.result(null, run.keptOut());
+  return { ...(await run.run()), ...(adopted && { adopted }) };
+}
+
+async function selectFrom(closure: readonly PathInfo[], context: PublishContext): Promise<Selection> {
+  const { view } = context.database;
+  using everything = view.state().unsigned === undefined ? undefined : context.openEverything?.();
+  if (everything !== undefined) await refresh(everything.protocol, { list: true });
+  return await select(closure, {
     known: (hash) => context.database.view.line(hash),
+    uncounted: everything && ((hash) => everything.protocol.database.view.line(hash)),
     isSigned: (line) => standingOf(line, context.database.view.keys()) > Standing.Unsigned,
     replaceSigned: context.replaceSigned,
     upstreams: context.upstreams,
@@ -124,10 +143,6 @@ export async function publish(
     signal: context.signal,
     warn: context.warn,
   });
-  const run = new PublishRun(closure, origin, context, selection, options.until);
-  context.progress.planned({ ...selection, fresh: run.toUpload() });
-  if (options.dryRun) return run.result(null, run.keptOut());
-  return { ...(await run.run()), ...(adopted && { adopted }) };
 }
 
 class PublishRun {

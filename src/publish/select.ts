@@ -31,6 +31,8 @@ export interface Selection {
 export interface SelectContext {
   /** The cache's own line for a store hash. */
   readonly known: (storeHash: string) => EntryLine | undefined;
+  /** A line of generations that do not count for this publisher. Default: there are none. */
+  readonly uncounted?: ((storeHash: string) => EntryLine | undefined) | undefined;
   /** Whether clients may take what a line says by its signatures. */
   readonly isSigned: (line: EntryLine) => boolean;
   /** Replace signed builds that differ. Default: keep them. */
@@ -54,7 +56,9 @@ export async function select(closure: readonly PathInfo[], context: SelectContex
       continue;
     }
     unknown.push(info);
-    if (line !== undefined) others.set(info.path, line);
+    // Of what does not count nothing is restated; that somebody has signed another build is worth knowing.
+    const other = line ?? context.uncounted?.(storeHashOf(info.path));
+    if (other !== undefined && !isSameBuild(info, entryOf(other).info)) others.set(info.path, other);
   }
   const questions = new UpstreamQuestions(context.upstreams, {
     ...{ signal: context.signal, warn: context.warn },

@@ -60,12 +60,16 @@ function drawnBy(
 }
 
 /** What became of the generations, one line for each kind. */
-export function copyLines({ copied, present, over, gone }: CopyReport): string[] {
+export function copyLines({ copied, present, over, gone, unsigned }: CopyReport): string[] {
   const lines: string[] = [];
   if (present > 0) lines.push(`${formatCount(present, "generation")} had been copied before`);
   if (over.length > 0)
     lines.push(`${formatCount(over.length, "generation")} ended at the destination before, and stays so`);
   if (gone.length > 0) lines.push(`${formatCount(gone.length, "generation")} ended at the source meanwhile`);
+  if (unsigned.length > 0)
+    lines.push(
+      `${formatCount(unsigned.length, "generation")} left out, as none of the given keys has signed them`,
+    );
   if (copied.length === 0) lines.push("there was nothing new to copy");
   return lines;
 }

@@ -19,6 +19,7 @@ const HARMFUL = {
 
 /** Findings that cost time or space and nothing else. */
 const HARMLESS = {
+  "generation-unsigned": "a generation is signed by none of the given keys, so it does not count",
   "root-behind": "a generation is not in the root, so readers read it directly",
   "not-adopted":
     "an index of nixcache-oci is served as it is, and not checked: nixcache gc, or the next publish, adopts it",

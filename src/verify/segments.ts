@@ -8,7 +8,7 @@ import { publicKeysAmong } from "../nar/signing-key.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
 import { holdOwner } from "../protocol/hold-owner.ts";
 import { Malformed } from "../protocol/malformed.ts";
-import { readSegment } from "../protocol/segment.ts";
+import { readSegment, UnsignedGeneration } from "../protocol/segment.ts";
 import type { Finding, FindingKind } from "./finding.ts";
 
 export interface Segment {
@@ -56,6 +56,11 @@ export async function readSegments(context: ProtocolContext): Promise<Segments> 
       if (broken > 0) findings.push(malformed("line-malformed", tag, `${broken} of its lines; ${first}`));
       findings.push(...malformedKeys(header.record, tag));
     } catch (error) {
+      if (error instanceof UnsignedGeneration) {
+        const detail = "it changes nothing for who gives these keys; nixcache sign signs what is yours";
+        findings.push({ kind: "generation-unsigned", subject: tag, detail });
+        return;
+      }
       if (!(error instanceof NixcacheError && error.code === "corrupt")) throw error;
       const isLater = error instanceof Malformed && error.isLater;
       (isLater ? later : unreadable).push(name);

@@ -55,6 +55,7 @@ describeWith(["nix"], "the modules", () => {
       });
       expect(environment).toEqual({
         NIXCACHE_LISTEN: "127.0.0.1",
+        NIXCACHE_TRUSTED_PUBLIC_KEYS: "me-1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
         NIXCACHE_PORT: "37515",
         NIXCACHE_UPSTREAM: "https://cache.nixos.org",
         NIXCACHE_INDEX_TTL: "300",

@@ -172,7 +172,10 @@ test("a file of an older version is emptied, and what it took is given back", as
   expect(statSync(path).size).toBeLessThan(before / 4);
 });
 
-test("a file of the version whose names of generations had capitals is taken over", async () => {
+test.each([
+  ["names of generations had capitals", 7],
+  ["layers had no signatures", 8],
+])("a file of the version whose %s is taken over", async (_, version) => {
   const path = join(folder, "index.sqlite");
   const name = "20261123t175346z-0123456789abcdef";
   const record = testRecord([], new TestHost());
@@ -186,13 +189,15 @@ test("a file of the version whose names of generations had capitals is taken ove
   }
   {
     using earlier = new Database(path);
-    earlier.run("UPDATE generation SET name = replace(replace(name, 't', 'T'), 'z', 'Z')");
-    earlier.run("PRAGMA user_version = 7");
+    if (version === 7) earlier.run("UPDATE generation SET name = replace(replace(name, 't', 'T'), 'z', 'Z')");
+    earlier.run("ALTER TABLE layer DROP COLUMN signatures");
+    earlier.run(`PRAGMA user_version = ${version}`);
   }
   for (let opening = 1; opening <= 2; opening++) {
     using database = IndexDatabase.open(path);
     expect(database.view.narinfo(storeHash("a"))).toBeDefined();
     expect(database.view.generations()).toEqual([{ name, record }]);
+    expect(database.view.layers().map(({ signatures }) => signatures)).toEqual([null]);
   }
 });
 

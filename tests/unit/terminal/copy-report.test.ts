@@ -3,7 +3,8 @@ import type { CopyReport } from "../../../src/copy/copy.ts";
 import { copyLines, copySummary, plainCopyLine } from "../../../src/terminal/copy-report.ts";
 
 const BLOBS = { sent: 0, mounted: 0, present: 0, bytesSent: 0, bytesMounted: 0 };
-const REPORT: CopyReport = { copied: [], present: 0, over: [], gone: [], damaged: [], blobs: BLOBS };
+const NONE = { copied: [], over: [], gone: [], unsigned: [], damaged: [] };
+const REPORT: CopyReport = { ...NONE, present: 0, blobs: BLOBS };
 
 test("what became of the generations", () => {
   expect(copyLines({ ...REPORT, copied: ["x"] })).toEqual([]);
