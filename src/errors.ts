@@ -40,7 +40,7 @@ export const EXIT_CODES = {
   build: 15,
   /** `doctor` found something wrong, or `use` that Nix will not use the cache. */
   unwell: 16,
-  /** What was asked for is not in the cache: a generation, a pin, or for `why` and `pin` a path. */
+  /** What was asked for is not in the cache: a generation, a pin, a branch to keep, or a path. */
   absent: 17,
   /** What was published cannot be read back: the registry changes, drops or hides it. */
   unreadable: 18,

@@ -1,7 +1,7 @@
 import { MAX_SEARCH_WORDS, type Order } from "../cache/catalog.ts";
 import { cacheReference, wholeNumber } from "../config.ts";
 import { openCache } from "../context.ts";
-import { NixcacheError } from "../errors.ts";
+import { NixcacheError, preview } from "../errors.ts";
 import { withList } from "../inspect/list.ts";
 import { listJson, listLines, listTotals } from "../terminal/list-report.ts";
 import { cacheArgs, command, usageError } from "./command.ts";
@@ -57,6 +57,7 @@ export const list = command(
       await context.printAll(
         json ? listJson(store.name, found) : listLines(found, byName, screen, host.now()),
       );
+      if (text !== "" && found.totals.paths === 0) throw absent(text, store.name);
       if (!json) log.info(listTotals(store.name, found, text));
     });
   },
@@ -74,6 +75,12 @@ function searchText(words: readonly string[]): string {
   if (wildcard === undefined) return split.join(" ");
   throw new NixcacheError("usage", `got ${JSON.stringify(wildcard)}, expected parts of names`, {
     hint: "There are no wildcards: a word is found anywhere in a name.",
+  });
+}
+
+function absent(text: string, cacheName: string): NixcacheError {
+  return new NixcacheError("absent", `no path of ${cacheName} has ${preview(text)} in its name`, {
+    hint: "Words are looked for anywhere in a name, and all of them must be there.",
   });
 }
 

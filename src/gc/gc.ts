@@ -5,6 +5,7 @@
 import type { Generation } from "../cache/index-layer.ts";
 import { blobsOf } from "../cache/manifests.ts";
 import { type GenerationName, generationId } from "../cache/tags.ts";
+import { NixcacheError, preview } from "../errors.ts";
 import type { CollectedBlobs } from "../oci/store.ts";
 import { type Adoption, adoptV1 } from "../protocol/adopt.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
@@ -13,7 +14,7 @@ import { refresh } from "../protocol/refresh.ts";
 import type { Upstream } from "../upstream/client.ts";
 import { type Current, type CurrentOutputs, commitCurrent, currentGeneration } from "./current.ts";
 import { readHoldings } from "./holdings.ts";
-import { type Decision, type Policy, planGc } from "./plan.ts";
+import { type Decision, type Policy, planGc, unmatchedBranches } from "./plan.ts";
 import { measure, type Sizes } from "./sizes.ts";
 import { judgeUncounted, readUncounted } from "./uncounted.ts";
 
@@ -71,6 +72,7 @@ export async function collectGarbage(
 ): Promise<GcReport> {
   const { store, host, database, signal } = context;
   await refresh(context, { list: true });
+  checkBranches(database.view.generations(), policy, context);
   // First: what nothing names yet would be removed.
   const adopted = dryRun ? undefined : await adoptV1(context, upstreams);
   const current = outputs && currentGeneration(database.view, outputs, host);
@@ -123,6 +125,18 @@ export async function collectGarbage(
       ...(collected && { collected }),
     },
   };
+}
+
+/** A mistyped branch to keep must not end all others. @throws `absent` when none of those that shall be kept is there */
+function checkBranches(generations: readonly Generation[], policy: Policy, { warn }: ProtocolContext): void {
+  const { patterns, isAll } = unmatchedBranches(generations, policy);
+  const named = patterns.map((pattern) => preview(pattern)).join(", ");
+  if (isAll) {
+    throw new NixcacheError("absent", `--keep-branch ${named}: nothing in the cache is of such a branch`, {
+      hint: "Correct the pattern or leave it out: nothing was ended, as the newest of every branch would have been.",
+    });
+  }
+  if (patterns.length > 0) warn(`--keep-branch ${named}: nothing in the cache is of such a branch`);
 }
 
 /** The list may not show yet what was committed a moment ago. */

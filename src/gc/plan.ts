@@ -193,3 +193,18 @@ function matcher(patterns: readonly string[]): (branch: string) => string | unde
   const globs = patterns.map((pattern) => ({ pattern, glob: new Bun.Glob(pattern) }));
   return (branch) => globs.find(({ glob }) => glob.match(branch))?.pattern;
 }
+
+/** The patterns of `keepBranches` that name no branch which is alive, and whether that leaves none that is kept. */
+export function unmatchedBranches(
+  generations: readonly Generation[],
+  { keepBranches }: Policy,
+): { readonly patterns: readonly string[]; readonly isAll: boolean } {
+  const branches = new Set(generations.flatMap(({ record }) => record.branch ?? []));
+  const patterns = keepBranches.filter(
+    (pattern) => ![...branches].some((branch) => matcher([pattern])(branch)),
+  );
+  return {
+    patterns,
+    isAll: branches.size > 0 && patterns.length > 0 && patterns.length === keepBranches.length,
+  };
+}

@@ -209,6 +209,13 @@ describeWith(["nix", "registry"], "the views of", () => {
       expect(text.code).toBe(17);
       expect(text.stdout).toContain(`/nix/store/${hash}-… is in no generation`);
       expect(text.stdout).toContain("Since when is not known");
+      await expectRefused(cli, at("list", "no", "such", "words"), {
+        code: 17,
+        says: "no such words",
+        hints: "Words",
+      });
+      const none = await json(at("list", "no-such-words"));
+      expect([none.code, none.value.paths]).toEqual([17, []]);
       await expectRefused(cli, at("diff", "main", "nobody"), {
         code: 17,
         says: '"nobody"',

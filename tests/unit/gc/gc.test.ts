@@ -237,3 +237,20 @@ describe("gc", () => {
 function testPath(name: string): string {
   return /^StorePath: (.*)$/m.exec(testEntry(name).line.narinfo)?.[1] ?? "";
 }
+
+test("a branch to keep that is not there ends nothing, where it would leave none", async () => {
+  const store = new MemoryStore();
+  using stretch = new Stretch(store, START);
+  await stretch.run(3, async () => {});
+  stretch.host.time += 90 * DAY;
+  const [tags, written] = [store.tags.size, writes(store).length];
+  const collect = (keepBranches: string[]) =>
+    collectGarbage(stretch.collector, { ...STRETCH_POLICY, keepBranches });
+  await expect(collect(["mian"])).rejects.toMatchObject({
+    code: "absent",
+    message: '--keep-branch "mian": nothing in the cache is of such a branch',
+  });
+  expect(store.tags.size).toBe(tags);
+  expect(writes(store).length).toBe(written);
+  expect((await collect(["main", "mian"])).decisions.some(({ ends }) => ends)).toBe(true);
+});

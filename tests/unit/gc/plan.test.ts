@@ -4,7 +4,7 @@ import type { Generation } from "../../../src/cache/index-layer.ts";
 import { lineOf, type PublishRecord } from "../../../src/cache/record.ts";
 import { generationId, generationName } from "../../../src/cache/tags.ts";
 import { Holdings } from "../../../src/gc/holdings.ts";
-import { type Policy, planGc } from "../../../src/gc/plan.ts";
+import { type Policy, planGc, unmatchedBranches } from "../../../src/gc/plan.ts";
 import { digestOf } from "../../../src/oci/digest.ts";
 import { propertyParameters } from "../../support/seed.ts";
 
@@ -460,4 +460,15 @@ describe("for any generations and policy", () => {
       propertyParameters(),
     );
   });
+});
+
+test.each<[string, (string | undefined)[], string[], string[], boolean]>([
+  ["all are there", ["main", "release/1"], ["main", "release/*"], [], false],
+  ["one is not", ["main"], ["main", "release/*"], ["release/*"], false],
+  ["none is", ["main", undefined], ["mian"], ["mian"], true],
+  ["nothing is of a branch", [undefined], ["main"], ["main"], false],
+  ["none shall be kept alone", ["main"], [], [], false],
+])("branches to keep: %s", (_, branches, keepBranches, patterns, isAll) => {
+  const generations = branches.map((branch) => generation(1, { branch: branch as never }));
+  expect(unmatchedBranches(generations, { ...POLICY, keepBranches })).toEqual({ patterns, isAll });
 });
