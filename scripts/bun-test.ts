@@ -51,6 +51,15 @@ export async function bunTest(
   }
 }
 
+/**
+ * What is wrong when not each of `files` has reported a test: one that ends the process early takes those after it
+ * along, and Bun calls that a success.
+ */
+export function silentFiles(files: readonly string[], ran: TestRun): string[] {
+  const silent = files.filter((file) => !ran.files.has(file));
+  return silent.length === 0 ? [] : [`bun test: no test reported from ${silent.join(", ")}`];
+}
+
 /** Of several runs together. */
 export function addCounts(...runs: readonly TestCounts[]): TestCounts {
   return {

@@ -5,7 +5,7 @@
  * all files that ask for Nix. Closes on the line `N passed, N failed`.
  */
 import { build } from "./build.ts";
-import { addCounts, bunTest, chooseSeed, type TestRun } from "./bun-test.ts";
+import { addCounts, bunTest, chooseSeed, silentFiles, type TestRun } from "./bun-test.ts";
 import { filesWithNix } from "./nix-test-files.ts";
 import { environmentOf, isSuite, nixOf, SUITES } from "./nix-versions.ts";
 import { ensureParts, PARTS, type PartName } from "./parts.ts";
@@ -32,7 +32,8 @@ await runScript(async () => {
     runs.push(ran);
     const { passed, failed, skipped } = ran.counts;
     console.log(`\nNix ${nix.version}: ${passed} passed, ${failed} failed, ${skipped.length} skipped`);
-    failures.push(...ran.problems.map((problem) => `with Nix ${nix.version}: ${problem}`));
+    const problems = [...ran.problems, ...(rest.length > 0 ? [] : silentFiles(tests, ran))];
+    failures.push(...problems.map((problem) => `with Nix ${nix.version}: ${problem}`));
   }
   const counts = addCounts(...runs.map((ran) => ran.counts));
   if (counts.skipped.length > 0) {
