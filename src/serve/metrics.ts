@@ -99,6 +99,11 @@ function cacheFamilies({ caches, now }: ServerState): Family[] {
     ),
     family("nixcache_index_entries", "Store paths in the index.", (cache) => cache.summary().entries),
     family("nixcache_index_generations", "Publishes in the index.", (cache) => cache.summary().generations),
+    family(
+      "nixcache_unsigned_generations",
+      "Publishes that are passed over, as none of the given keys has signed them.",
+      (cache) => cache.index.view.state().unsigned?.length ?? 0,
+    ),
     {
       name: "nixcache_index_generation_info",
       help: "The only generation that is served, where it is not the cache as it is now.",

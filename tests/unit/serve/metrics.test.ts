@@ -12,6 +12,7 @@ import { MemoryStore } from "../../support/memory-store.ts";
 import { parsePrometheus } from "../../support/prometheus.ts";
 import { commitNames, party } from "../../support/protocol.ts";
 import { propertyParameters } from "../../support/seed.ts";
+import { reading, testKey } from "../../support/trust.ts";
 
 const UPSTREAM = {
   url: 'https://up"stream\\',
@@ -113,6 +114,18 @@ describe("metrics", () => {
     const series = parsePrometheus(serverMetrics({ ...state, narCache, writing }));
     expect(series.get("nixcache_nar_cache_bytes")).toBe(5);
     expect(series.get("nixcache_journal_failing")).toBe(1);
+  });
+
+  test("of generations that no given key has signed say how many are passed over", async () => {
+    const store = new MemoryStore();
+    using stranger = party(store);
+    await commitNames(stranger, ["a"]);
+    using server = reading(store, testKey("own-1"));
+    const state = { ...stateOf(server), caches: [serveCache(server, () => {})] };
+    await state.caches[0]?.refresh();
+    const series = parsePrometheus(serverMetrics(state));
+    expect(series.get('nixcache_unsigned_generations{cache="memory"}')).toBe(1);
+    expect(serverStatus(state)).toMatchObject({ index_entries: 0, unsigned_generations: 1 });
   });
 
   test("of one generation alone say which", async () => {
