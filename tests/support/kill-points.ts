@@ -40,9 +40,15 @@ function watch(
       if (!isMeant || !counts(args)) return original.apply(this, args);
       const isLast = ++count === point;
       if (isLast && KILL_WHEN === "before") die();
-      const result = original.apply(this, args);
-      if (!isLast) return result;
-      return result instanceof Promise ? result.then(die) : die();
+      if (!isLast) return original.apply(this, args);
+      // A call that fails has changed nothing, and is a moment like any other.
+      let result: unknown;
+      try {
+        result = original.apply(this, args);
+      } catch {
+        die();
+      }
+      return result instanceof Promise ? result.then(die, die) : die();
     };
   }
 }
