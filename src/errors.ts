@@ -44,6 +44,8 @@ export const EXIT_CODES = {
   absent: 17,
   /** What was published cannot be read back: the registry changes, drops or hides it. */
   unreadable: 18,
+  /** The clocks of this machine and of the registry are too far apart to end or delete anything. */
+  clock: 19,
   /** Interrupted by a signal, or aborted by the caller. */
   interrupted: 130,
 } as const;

@@ -12,6 +12,7 @@ import { generationTime } from "../cache/tags.ts";
 import { mapConcurrently } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
 import type { Digest } from "../oci/digest.ts";
+import { laterTime } from "../protocol/clock.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
 import { GenerationWriter } from "../protocol/generation.ts";
 import { checkReadBack } from "../protocol/read-back.ts";
@@ -45,7 +46,7 @@ export async function writeGeneration(
   const { store, host, concurrency, signal } = context;
   const { name, segment, holds, unheld, index } = generation;
   const blobs = [...uniqueBlobs([segment, ...holds]), ...unheld];
-  const isYoung = host.now() - generationTime(name) < YOUNG_MS;
+  const isYoung = laterTime(context) - generationTime(name) < YOUNG_MS;
   const toHold = [...(isYoung ? [] : uniqueBlobs(holds)), ...unheld];
   const ownHolds = new GenerationWriter(context, { holdsFor: name });
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {

@@ -5,12 +5,12 @@
  */
 import type { EntryLine } from "../cache/entry.ts";
 import type { Generation } from "../cache/index-layer.ts";
-import type { IndexReader } from "../cache/index-reader.ts";
 import { type PublishRecord, sameLine } from "../cache/record.ts";
 import { boundedRoots } from "../cache/roots.ts";
 import { type GenerationName, generationName, generationTime } from "../cache/tags.ts";
-import { type Host, randomId } from "../host.ts";
+import { randomId } from "../host.ts";
 import { storeHashOf } from "../nar/store-path.ts";
+import { cacheTime, timeForName } from "../protocol/clock.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
 import { MIN_AGE_MS } from "../protocol/end.ts";
 import { foldOrWarn } from "../protocol/fold.ts";
@@ -35,11 +35,8 @@ export interface Current {
   readonly after: GenerationName | undefined;
 }
 
-export function currentGeneration(
-  view: IndexReader,
-  { outputs, origin }: CurrentOutputs,
-  host: Pick<Host, "now" | "random">,
-): Current {
+export function currentGeneration(context: ProtocolContext, { outputs, origin }: CurrentOutputs): Current {
+  const { view } = context.database;
   const generations = view.generations();
   // What was published and is not in the index, upstream has.
   const published = new Set(generations.flatMap(({ record }) => Object.values(record.roots)));
@@ -52,12 +49,12 @@ export function currentGeneration(
   );
   if (lines.length === 0)
     return { generation: undefined, lines, lacking, isUnchanged: false, after: undefined };
-  const now = host.now();
+  const now = cacheTime(context);
   const partial = lacking.length > 0 && { partial: true as const };
   const record = restatedRecord(view, { ...origin, roots: boundedRoots(had), ...partial }, lines, now);
   const newest = generations.findLast((generation) => sameLine(generation.record, record));
   return {
-    generation: { name: generationName(now, randomId(host)), record },
+    generation: { name: generationName(timeForName(context, newest?.name), randomId(context.host)), record },
     lines,
     lacking,
     isUnchanged: newest !== undefined && isYoungAndSame(newest, record, now),

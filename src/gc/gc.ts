@@ -8,6 +8,7 @@ import { type GenerationName, generationId } from "../cache/tags.ts";
 import { NixcacheError, preview } from "../errors.ts";
 import type { CollectedBlobs } from "../oci/store.ts";
 import { type Adoption, adoptV1 } from "../protocol/adopt.ts";
+import { earlierTime, requireClock, warnOfClocks } from "../protocol/clock.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
 import { endGenerations, MIN_AGE_MS, type Sweep, sweep } from "../protocol/end.ts";
 import { refresh } from "../protocol/refresh.ts";
@@ -64,18 +65,20 @@ export interface GcOptions {
   readonly current?: CurrentOutputs | undefined;
 }
 
-/** @throws when the cache cannot be read or written */
+/** @throws when the cache cannot be read or written; `clock`, before anything changes */
 export async function collectGarbage(
   context: ProtocolContext,
   policy: Policy,
   { dryRun = false, upstreams = [], current: outputs }: GcOptions = {},
 ): Promise<GcReport> {
-  const { store, host, database, signal } = context;
+  const { store, database, signal } = context;
   await refresh(context, { list: true });
   checkBranches(database.view.generations(), policy, context);
+  if (!dryRun) requireClock(context);
+  warnOfClocks(context);
   // First: what nothing names yet would be removed.
   const adopted = dryRun ? undefined : await adoptV1(context, upstreams);
-  const current = outputs && currentGeneration(database.view, outputs, host);
+  const current = outputs && currentGeneration(context, outputs);
   const proposed = dryRun && !current?.isUnchanged ? current?.generation : undefined;
   const committed = current && !dryRun && (await commitCurrent(context, current, outputs.repository));
   const added = committed || proposed;
@@ -83,8 +86,8 @@ export async function collectGarbage(
   const holdings = await readHoldings(context, tags);
   if (added && current) holdings.add(generationId(added.name), blobsOf(current.lines));
   const generations = withGeneration(database.view.generations(), added);
-  const plan = planGc(generations, policy, host.now(), holdings);
-  const uncounted = judgeUncounted(await readUncounted(context), generations, policy, host.now());
+  const plan = planGc(generations, policy, earlierTime(context), holdings);
+  const uncounted = judgeUncounted(await readUncounted(context), generations, policy, earlierTime(context));
   const decisions = [...plan.decisions, ...uncounted];
   // Before anything changes: afterwards the index no longer has what ended.
   const sizes = measure(database.view, decisions, holdings);

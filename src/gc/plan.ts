@@ -9,6 +9,7 @@ import type { Generation } from "../cache/index-layer.ts";
 import { pinName, pinsOf } from "../cache/pin.ts";
 import { lineOf, PATHS_SOURCE, type PublishRecord, V1_SOURCE } from "../cache/record.ts";
 import { type GenerationName, generationId, generationTime, segmentTag } from "../cache/tags.ts";
+import { CLOCKS_APART_MS } from "../protocol/clock.ts";
 import { MIN_AGE_MS } from "../protocol/end.ts";
 import type { Holdings } from "./holdings.ts";
 import { judgePin } from "./pins.ts";
@@ -48,19 +49,47 @@ export function planGc(
 ): Plan {
   const oldestFirst = [...generations].sort((a, b) => (a.name < b.name ? -1 : 1));
   const judge = new Judge(policy, now);
-  const places = placesInLines(oldestFirst, (record) => judge.replacesV1(record));
+  const judged = judgeAll(oldestFirst, judge, now);
+  // Whoever named one ahead of now had a wrong clock, so which is newer is not known: nothing ends for it alone.
+  const past = oldestFirst.filter(({ name }) => generationTime(name) - now <= CLOCKS_APART_MS);
+  const amongPast = past.length < oldestFirst.length ? judgeAll(past, judge, now) : judged;
+  const outliving = new Set<GenerationName>();
+  const decisions = oldestFirst.map((generation): Decision => {
+    const { name } = generation;
+    const all = judged.get(name) as Judged;
+    const verdicts = [all, amongPast.get(name) ?? all];
+    if (verdicts.some(({ outlivesSize }) => outlivesSize)) outliving.add(name);
+    return { ...generation, ...(verdicts.find(({ verdict }) => !verdict.ends) ?? all).verdict };
+  });
+  if (policy.maxBytes === undefined || holdings === undefined) return { decisions, excessBytes: 0 };
+  return shrink(decisions, policy.maxBytes, holdings, ({ name }) => outliving.has(name));
+}
+
+interface Judged {
+  readonly verdict: Verdict;
+  /** Whether it stays however large the cache is. */
+  readonly outlivesSize: boolean;
+}
+
+/** @param generations the oldest first */
+function judgeAll(
+  generations: readonly Generation[],
+  judge: Judge,
+  now: number,
+): Map<GenerationName, Judged> {
+  const places = placesInLines(generations, (record) => judge.replacesV1(record));
   const pinned = new Map(
     pinsOf(generations)
       .values()
       .flatMap((pin) => judgePin(pin, now)),
   );
-  const decisions = oldestFirst.map((generation): Decision => {
-    const place = places.get(generation.name) as Place;
-    return { ...generation, ...(pinned.get(generation.name) ?? judge.decide(generation, place)) };
-  });
-  if (policy.maxBytes === undefined || holdings === undefined) return { decisions, excessBytes: 0 };
-  return shrink(decisions, policy.maxBytes, holdings, (decision) =>
-    judge.outlivesSize(decision, places.get(decision.name) as Place),
+  return new Map(
+    generations.map((generation) => {
+      const { name } = generation;
+      const place = places.get(name) as Place;
+      const verdict = pinned.get(name) ?? judge.decide(generation, place);
+      return [name, { verdict, outlivesSize: judge.outlivesSize({ ...generation, ...verdict }, place) }];
+    }),
   );
 }
 

@@ -7,6 +7,7 @@ import { lineOf, PATHS_SOURCE } from "../cache/record.ts";
 import { generationTime, segmentTag } from "../cache/tags.ts";
 import { mapConcurrently } from "../concurrency.ts";
 import { NixcacheError } from "../errors.ts";
+import { CLOCKS_APART_MS } from "../protocol/clock.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
 import { readSegment } from "../protocol/segment.ts";
 import type { Decision, Policy } from "./plan.ts";
@@ -31,14 +32,15 @@ export async function readUncounted(context: ProtocolContext): Promise<Generatio
   return read.filter((generation) => generation !== undefined);
 }
 
-/** @param counted those that count, whatever becomes of them */
+/** @param counted those that count, whatever becomes of them; of those named ahead of now nothing ends for them */
 export function judgeUncounted(
   uncounted: readonly Generation[],
   counted: readonly Generation[],
   { retentionMs }: Policy,
   now: number,
 ): Decision[] {
-  const byLine = Map.groupBy(counted, ({ record }) => lineOf(record));
+  const past = counted.filter(({ name }) => generationTime(name) - now <= CLOCKS_APART_MS);
+  const byLine = Map.groupBy(past, ({ record }) => lineOf(record));
   return uncounted.map((generation) => {
     const { name, record } = generation;
     const age = now - generationTime(name);

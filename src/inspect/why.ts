@@ -8,6 +8,7 @@ import { mapConcurrently } from "../concurrency.ts";
 import { type Decision, type Policy, planGc } from "../gc/plan.ts";
 import { parseNarInfo } from "../nar/narinfo.ts";
 import { STORE_DIR, STORE_HASH_LENGTH } from "../nar/store-path.ts";
+import { earlierTime } from "../protocol/clock.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
 import { readContentsOrWarn } from "./contents.ts";
 import { type EndedGeneration, knownGenerations } from "./known.ts";
@@ -67,7 +68,7 @@ export async function explain(context: ProtocolContext, hash: string, policy: Po
   const foreign = view.v1Layer()?.id;
   const unadopted = foreign !== undefined && view.layersOf(hash).includes(foreign);
   if (names.size > 0 || unadopted) {
-    const { decisions } = planGc(known.live, policy, context.host.now());
+    const { decisions } = planGc(known.live, policy, earlierTime(context));
     const references = new References((of) => view.narinfo(of));
     const holders = decisions
       .filter(({ name }) => names.has(name))

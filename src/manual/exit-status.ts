@@ -20,6 +20,7 @@ const MEANINGS: Readonly<Record<ErrorCode, string>> = {
   unwell: "doctor found something wrong, or use that Nix will not use the cache",
   absent: "A path (why, pin), a pin or a generation is not in the cache",
   unreadable: "Published, but the registry does not give it back as it was written",
+  clock: "This machine's clock and the registry's are too far apart to end or delete anything",
   interrupted: "Interrupted",
 };
 

@@ -64,6 +64,7 @@ export function openRegistry(reference: RegistryReference, options: RegistryOpti
     name: formatReference(reference),
     strictness: "unknown",
     ...blobs,
+    clockAheadMs: () => transport.clockAheadMs(),
     checkWrite: ({ signal } = {}) => tryUpload(transport, reference, at("blobs/uploads/"), signal),
     ...(mountFrom !== undefined && {
       mountBlob: (digest: Digest, call?: CallOptions) => mountBlob(context, mountFrom, digest, call),

@@ -5,6 +5,7 @@ import { describeExchange } from "./hop.ts";
 import { type Network, systemNetwork } from "./network.ts";
 import type { RegistryReference } from "./reference.ts";
 import type { RegistryOptions } from "./registry.ts";
+import { clockAheadMs } from "./registry-clock.ts";
 import { networkFailure, PATIENT, type RetryPolicy } from "./retry.ts";
 import { createTransport, unexpected } from "./transport.ts";
 import { tryUpload } from "./try-upload.ts";
@@ -64,7 +65,5 @@ async function readClock(url: URL, network: Network): Promise<number | undefined
   } catch (error) {
     throw networkFailure(`GET ${url.host}${url.pathname}`, error).failure;
   }
-  const date = Date.parse(response.headers.get("date") ?? "");
-  // The header has whole seconds, cut off.
-  return Number.isNaN(date) ? undefined : date + 500 - (sent + network.now()) / 2;
+  return clockAheadMs(response.headers, (sent + network.now()) / 2);
 }

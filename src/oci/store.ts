@@ -82,6 +82,12 @@ export interface Store {
    */
   readonly strictness: "strict" | "unknown";
 
+  /**
+   * By how much the store's clock is ahead of ours, in ms, by what it has answered so far; undefined as long as no answer
+   * told. Default: it has no clock but ours.
+   */
+  readonly clockAheadMs?: (() => number | undefined) | undefined;
+
   /** The size of a blob in bytes, or undefined when it is absent. Transfers no body. */
   statBlob(digest: Digest, options?: CallOptions): Promise<number | undefined>;
   /**

@@ -11,6 +11,7 @@ import { deniedError } from "./denied.ts";
 import { createFollow, describeExchange, type Exchange, type Hop } from "./hop.ts";
 import { type Network, throwIfAborted } from "./network.ts";
 import type { RegistryReference } from "./reference.ts";
+import { clockAheadMs } from "./registry-clock.ts";
 import {
   AnsweredWith,
   classify,
@@ -60,6 +61,8 @@ export interface WholeAnswer extends Answer {
 
 export interface Transport {
   readonly origin: string;
+  /** By how much the registry's clock is ahead of ours, in ms, by its last answer that told. */
+  clockAheadMs(): number | undefined;
   send(exchange: Exchange): Promise<Answer>;
   /** `send` under the retry policy. */
   call(exchange: Exchange): Promise<Answer>;
@@ -84,15 +87,22 @@ export function createTransport(options: TransportOptions): Transport {
   const effective = (access: Access): Access =>
     access === "pull" && options.access === "write" ? "push" : access;
 
+  let aheadMs: number | undefined;
+  const observeClock = ({ url, response }: Hop) => {
+    if (url.origin === origin) aheadMs = clockAheadMs(response.headers, network.now()) ?? aheadMs;
+  };
+
   const send = async (exchange: Exchange): Promise<Answer> => {
     const access = effective(exchange.access);
     const own = exchange.url.origin === origin;
     const used = own ? await authenticator.ready(access) : undefined;
     let result = await follow(exchange, used);
+    observeClock(result);
     if (own && result.response.status === 401 && result.url.origin === origin) {
       const challenge = result.response.headers.get("www-authenticate");
       result.close();
       result = await follow(exchange, await authenticator.renew(access, used, challenge));
+      observeClock(result);
     }
     return judge(exchange, access, result);
   };
@@ -211,6 +221,7 @@ export function createTransport(options: TransportOptions): Transport {
 
   return {
     origin,
+    clockAheadMs: () => aheadMs,
     send,
     callWhole: (exchange, limit, decode) => {
       const attempt = async () => decodeWhole(await readWhole(exchange, limit), decode);

@@ -4,6 +4,7 @@ import { PIN_PREFIX, type PublishRecord } from "../cache/record.ts";
 import { type GenerationName, generationTime } from "../cache/tags.ts";
 import { NixcacheError, preview } from "../errors.ts";
 import { storeHashOf } from "../nar/store-path.ts";
+import { cacheTime } from "../protocol/clock.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
 import { MIN_AGE_MS } from "../protocol/end.ts";
 import { foldOrWarn } from "../protocol/fold.ts";
@@ -66,7 +67,7 @@ export async function pin(
     ...(keepDays !== undefined && { keepDays }),
     keepRevisions,
   };
-  const now = context.host.now();
+  const now = cacheTime(context);
   const record = restatedRecord(view, origin, lines, now);
   const before = pinsOf(view.generations()).get(name)?.generations[0];
   const result = { storePath, paths: lines.length, elsewhere: elsewhere.size };

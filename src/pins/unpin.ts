@@ -3,6 +3,7 @@ import { pinsOf } from "../cache/pin.ts";
 import { PIN_PREFIX } from "../cache/record.ts";
 import { type GenerationName, generationTime } from "../cache/tags.ts";
 import { NixcacheError, preview } from "../errors.ts";
+import { earlierTime, requireClock } from "../protocol/clock.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
 import { endGenerations, MIN_AGE_MS } from "../protocol/end.ts";
 import { foldOrWarn } from "../protocol/fold.ts";
@@ -15,9 +16,10 @@ export interface Unpinned {
   readonly waiting: readonly GenerationName[];
 }
 
-/** @throws `absent` when there is no such pin; what the store throws */
+/** @throws `absent` when there is no such pin; `clock`, before anything changes; what the store throws */
 export async function unpin(context: ProtocolContext, name: string, tool: string): Promise<Unpinned> {
   await refresh(context, { list: true });
+  requireClock(context);
   const { view } = context.database;
   const pins = pinsOf(view.generations());
   const pin = pins.get(name);
@@ -27,7 +29,7 @@ export async function unpin(context: ProtocolContext, name: string, tool: string
       [...pins.values()].flatMap((pin) => (pin.newest ? pin.name : [])),
     );
   const names = pin.generations.map((generation) => generation.name);
-  const now = context.host.now();
+  const now = earlierTime(context);
   const waiting = names.filter((generation) => now - generationTime(generation) < MIN_AGE_MS);
   if (waiting.length > 0) {
     // A record without entries: what gc knows is in the tags, on whatever machine it runs.

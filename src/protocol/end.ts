@@ -21,6 +21,7 @@ import { randomId } from "../host.ts";
 import type { Digest } from "../oci/digest.ts";
 import { decodeManifest, EMPTY_CONFIG, MEDIA_TYPE_MANIFEST } from "../oci/manifest.ts";
 import type { BlobsMissing, CallOptions, StoredManifest } from "../oci/store.ts";
+import { earlierTime, laterTime, requireClock } from "./clock.ts";
 import type { ProtocolContext } from "./context.ts";
 import { writeEmptyConfig } from "./empty-config.ts";
 import { fold } from "./fold.ts";
@@ -43,6 +44,7 @@ const HOLD_FOR_MS = 7 * 24 * HOUR_MS;
  * Ends generations, for ever: brings up a root without them, then tags each dead. Answers which ones ended.
  * @param minAgeMs younger ones are passed over. Less than a day only for a generation that is damaged anyway.
  * @param last these are tagged once the others are: whoever is killed in between leaves them alive
+ * @throws `clock` where nobody can say how old they are; what the store throws
  */
 export async function endGenerations(
   context: ProtocolContext,
@@ -50,9 +52,11 @@ export async function endGenerations(
   minAgeMs: number = MIN_AGE_MS,
   last: ReadonlySet<GenerationName> = new Set(),
 ): Promise<GenerationName[]> {
-  const { host, concurrency } = context;
-  const over = names.filter((name) => host.now() - generationTime(name) >= minAgeMs);
+  const { concurrency } = context;
+  const now = earlierTime(context);
+  const over = names.filter((name) => now - generationTime(name) >= minAgeMs);
   if (over.length === 0) return [];
+  requireClock(context);
   await keepAdopted(context, over);
   await fold(context, new Set(over));
   const ended: GenerationName[] = [];
@@ -81,11 +85,11 @@ async function keepAdopted(context: ProtocolContext, over: readonly GenerationNa
 }
 
 async function markDead(context: ProtocolContext, name: GenerationName): Promise<boolean> {
-  const { store, host, signal } = context;
+  const { store, signal } = context;
   const segment = await readTag(store, segmentTag(name), { signal });
   if (segment === undefined) return false;
   const { mediaType, bytes } = segment.stored;
-  const tag = deadTag(segment.tag, host.now());
+  const tag = deadTag(segment.tag, laterTime(context));
   if (isManifest(segment.stored)) {
     // The same bytes have the same digest, so that one deletion removes both tags.
     const written = await store.writeManifest(tag, mediaType, bytes, { signal });
@@ -133,10 +137,12 @@ export interface Sweep {
 /**
  * Deletes generations that have been dead for over a day, and holds that lost their generation. Goes on where
  * a run before this one stopped.
+ * @throws `clock` where nobody can say for how long they have; what the store throws
  */
 export async function sweep(context: ProtocolContext): Promise<Sweep> {
-  const { store, host, signal } = context;
+  const { store, signal } = context;
   const tags = (await store.listTags({ signal })).map((tag) => ({ tag, parsed: parseTag(tag) }));
+  requireClock(context);
   const segments = new Map<GenerationId, string[]>();
   const holds = new Map<GenerationName, string[]>();
   for (const { tag, parsed } of tags) {
@@ -148,7 +154,7 @@ export async function sweep(context: ProtocolContext): Promise<Sweep> {
   const waiting = new Set<GenerationId>();
   for (const { tag, parsed } of tags) {
     if (parsed?.kind !== "dead") continue;
-    if (host.now() - parsed.since < DEAD_FOR_MS) {
+    if (earlierTime(context) - parsed.since < DEAD_FOR_MS) {
       waiting.add(parsed.id);
       continue;
     }
@@ -160,7 +166,8 @@ export async function sweep(context: ProtocolContext): Promise<Sweep> {
   for (const [name, held] of holds) {
     const orphan =
       dead.has(generationId(name)) ||
-      (host.now() - generationTime(name) >= HOLD_FOR_MS && !(await hasSegment(context, name, held)));
+      (earlierTime(context) - generationTime(name) >= HOLD_FOR_MS &&
+        !(await hasSegment(context, name, held)));
     if (!orphan) continue;
     if (await sweeper.remove(held)) gone.add(generationId(name));
     else gone.delete(generationId(name));
@@ -207,13 +214,14 @@ async function hasSegment(
 }
 
 /** A root that another one has replaced, so long ago that no reader looks at it any more. */
-async function isFormerRoot({ store, host, signal }: ProtocolContext, digest: Digest): Promise<boolean> {
+async function isFormerRoot(context: ProtocolContext, digest: Digest): Promise<boolean> {
+  const { store, signal } = context;
   try {
     const stored = await store.readManifest(digest, { signal });
     if (typeof stored !== "object" || stored.mediaType !== MEDIA_TYPE_MANIFEST) return false;
     const { artifactType, annotations = {} } = decodeManifest(stored.bytes, digest);
     const created = Date.parse(annotations["org.opencontainers.image.created"] ?? "");
-    return artifactType === ROOT_TYPE && host.now() - created >= DEAD_FOR_MS;
+    return artifactType === ROOT_TYPE && earlierTime(context) - created >= DEAD_FOR_MS;
   } catch (error) {
     // Other tools may keep manifests beside ours, of whatever kind.
     if (error instanceof NixcacheError && error.code === "corrupt") return false;

@@ -14,6 +14,7 @@ import type { Digest } from "../oci/digest.ts";
 import { MEDIA_TYPE_MANIFEST } from "../oci/manifest.ts";
 import { discardBlob } from "../oci/spool.ts";
 import type { BlobSource } from "../oci/store.ts";
+import { cacheTime } from "./clock.ts";
 import type { ProtocolContext } from "./context.ts";
 import { writeEmptyConfig } from "./empty-config.ts";
 import { makeLayer } from "./layer-blob.ts";
@@ -142,7 +143,7 @@ async function writeRoot(
     () => store.writeBlob(next.top, { signal }),
     () => writeEmptyConfig(store, { signal }),
   );
-  const notes: ManifestNotes = { created: new Date(host.now()).toISOString(), nonce: randomId(host) };
+  const notes: ManifestNotes = { created: new Date(cacheTime(context)).toISOString(), nonce: randomId(host) };
   const { digest: top, size } = next.top;
   const layers: SignedReference[] = [
     ...next.below.map((layer) => ({ ...layer, signatures: layer.signatures ?? undefined })),

@@ -3,11 +3,12 @@
  * "Publish" step 2). All tags of a generation share one name, which the first hold sets.
  */
 import { type BlobReference, holdManifest, MAX_BLOBS, type ManifestNotes } from "../cache/manifests.ts";
-import { type GenerationName, generationName, generationTime, holdTag } from "../cache/tags.ts";
+import { type GenerationName, generationName, holdTag } from "../cache/tags.ts";
 import { NixcacheError } from "../errors.ts";
 import { randomId } from "../host.ts";
 import type { Digest } from "../oci/digest.ts";
 import { MEDIA_TYPE_MANIFEST } from "../oci/manifest.ts";
+import { timeForName } from "./clock.ts";
 import type { ProtocolContext } from "./context.ts";
 import { writeEmptyConfig } from "./empty-config.ts";
 
@@ -19,9 +20,6 @@ const HOLD_FOR_MS = 24 * 3_600_000;
 
 /** After a hold that failed, until the next try: each takes the retries of the store. */
 const HOLD_AGAIN_MS = 60_000;
-
-/** By how much the clocks of two machines may differ (STORAGE-PROTOCOL). */
-const CLOCKS_APART_MS = 3_600_000;
 
 export type GenerationLinks = Pick<ManifestNotes, "source" | "revision" | "holdsFor">;
 
@@ -64,7 +62,7 @@ export class Holds {
   name(): GenerationName {
     if (this.#name === undefined) {
       this.#namedAt = this.#context.host.now();
-      const time = laterThan(this.#after, this.#namedAt);
+      const time = timeForName(this.#context, this.#after);
       this.#name = generationName(time, randomId(this.#context.host));
     }
     return this.#name;
@@ -186,10 +184,4 @@ export class Holds {
   #waiting(): BlobReference[] {
     return Array.from(this.#pending.values(), ({ blob }) => blob);
   }
-}
-
-/** Names tell generations apart by the second. A clock that is further ahead than clocks may be is not followed. */
-function laterThan(after: GenerationName | undefined, now: number): number {
-  const least = after === undefined ? now : generationTime(after) + 1000;
-  return least - now <= CLOCKS_APART_MS ? Math.max(now, least) : now;
 }

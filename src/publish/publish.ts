@@ -16,6 +16,7 @@ import { storeHashOf } from "../nar/store-path.ts";
 import type { PathInfo } from "../nix/store.ts";
 import { type Digest, digestOf } from "../oci/digest.ts";
 import { type Adoption, adoptV1 } from "../protocol/adopt.ts";
+import { cacheTime, warnOfClocks } from "../protocol/clock.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
 import { foldOrWarn } from "../protocol/fold.ts";
 import { GenerationWriter } from "../protocol/generation.ts";
@@ -120,6 +121,7 @@ export async function publish(
   options: PublishOptions = {},
 ): Promise<PublishResult> {
   await refresh(context, { list: true });
+  warnOfClocks(context);
   if (!options.dryRun) await signWhatWasBefore(context);
   const adopted = options.dryRun ? undefined : await adoptV1(context, context.upstreams);
   const selection = await selectFrom(closure, context);
@@ -182,7 +184,7 @@ class PublishRun {
     this.#kept = new Map(selection.kept);
     this.#memory = context.memory ?? new RunMemory();
     for (const { path, narHash } of closure) if (this.#restated.has(path)) this.#memory.files.delete(narHash);
-    this.#now = Math.floor(context.host.now() / 1000);
+    this.#now = Math.floor(cacheTime(context) / 1000);
     const links = { source: origin.repository, revision: origin.revision };
     this.#generation = new GenerationWriter(context, links, this.#newestOf(origin)?.name);
   }
@@ -386,11 +388,11 @@ class PublishRun {
   }
 
   #record(lines: readonly EntryLine[]): PublishRecord {
-    const { host, key } = this.#context;
+    const { key } = this.#context;
     const { repository: _, ...origin } = this.#origin;
     return {
       ...origin,
-      time: new Date(host.now()).toISOString(),
+      time: new Date(cacheTime(this.#context)).toISOString(),
       keys: key ? [formatPublicKey(publicKeyOf(key))] : [],
       content: digestOf(lines.map(formatLine).join("\n")),
       entries: lines.length,
@@ -416,6 +418,6 @@ class PublishRun {
     // The same paths, and yet it is the one that says that the run came to its end.
     if (newest.record.partial !== record.partial) return false;
     if (JSON.stringify(newest.record.roots) !== JSON.stringify(record.roots)) return false;
-    return Math.abs(this.#context.host.now() - generationTime(newest.name)) < UNCHANGED_MS;
+    return Math.abs(cacheTime(this.#context) - generationTime(newest.name)) < UNCHANGED_MS;
   }
 }

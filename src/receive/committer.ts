@@ -9,6 +9,7 @@ import { messageOf, NixcacheError } from "../errors.ts";
 import type { Host } from "../host.ts";
 import { parseNarInfo } from "../nar/narinfo.ts";
 import { type Digest, digestOf } from "../oci/digest.ts";
+import { cacheTime } from "../protocol/clock.ts";
 import { foldOrWarn } from "../protocol/fold.ts";
 import { GenerationWriter } from "../protocol/generation.ts";
 import { refresh } from "../protocol/refresh.ts";
@@ -196,11 +197,12 @@ export class Committer {
         this.#dropSpoilt(spoilt);
         continue;
       }
-      const lines = linesOf(batch, places, Math.floor(host.now() / 1000));
+      const now = cacheTime(this.#context);
+      const lines = linesOf(batch, places, Math.floor(now / 1000));
       const record: PublishRecord = {
         ...rest,
         roots: rootsOf(batch),
-        time: new Date(host.now()).toISOString(),
+        time: new Date(now).toISOString(),
         content: digestOf(lines.map(formatLine).join("\n")),
         entries: lines.length,
       };

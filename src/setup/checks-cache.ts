@@ -4,13 +4,11 @@ import { dirname } from "node:path";
 import { NixcacheError, systemCode } from "../errors.ts";
 import { formatPublicKey } from "../nar/signing-key.ts";
 import type { Registry } from "../oci/rights.ts";
+import { CLOCK_AHEAD_MS } from "../protocol/clock.ts";
 import { type Check, type Found, note, ok, skipped, wrong } from "./check.ts";
 import type { Facts } from "./facts.ts";
 import { sample } from "./sample.ts";
 import { age, paths } from "./words.ts";
-
-/** The protocol bears an hour between any two machines that publish and collect. */
-const MAX_CLOCK_MS = 30 * 60_000;
 
 /** An index of a million paths takes some 500 MB; below this one of a few thousand may no longer fit. Bytes. */
 const LEAST_DISK = 256 * 1024 ** 2;
@@ -60,7 +58,7 @@ async function checkClock(registry: Registry): Promise<Found> {
     throw error;
   });
   if (ahead === undefined) return skipped("the registry does not tell the time");
-  if (Math.abs(ahead) < MAX_CLOCK_MS) return ok("this clock and the registry's agree");
+  if (Math.abs(ahead) < CLOCK_AHEAD_MS) return ok("this clock and the registry's agree");
   const text = `this clock is ${age(Math.abs(ahead))} ${ahead > 0 ? "behind" : "ahead of"} the registry's`;
   return wrong(text, "Set it right, such as with timedatectl set-ntp true: publishing and gc go by it.");
 }

@@ -9,6 +9,7 @@ import { type GenerationName, segmentTag } from "../cache/tags.ts";
 import { NixcacheError } from "../errors.ts";
 import { publicKeysAmong } from "../nar/signing-key.ts";
 import { digestOf } from "../oci/digest.ts";
+import { requireClock } from "../protocol/clock.ts";
 import type { ProtocolContext } from "../protocol/context.ts";
 import { endGenerations } from "../protocol/end.ts";
 import { fold } from "../protocol/fold.ts";
@@ -23,8 +24,9 @@ export interface Repair {
   readonly lost: readonly string[];
 }
 
-/** @throws when the store refuses; what was replaced until then stays replaced. */
+/** @throws `clock`, before anything changes; when the store refuses: what was replaced until then stays replaced. */
 export async function repair(context: ProtocolContext, verification: Verification): Promise<Repair> {
+  requireClock(context);
   const { segments, bad, mended } = verification;
   const replaced: { name: GenerationName; by: GenerationName | null }[] = [];
   const kept = new Set<string>();

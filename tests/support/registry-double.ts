@@ -37,6 +37,8 @@ export interface DoubleOptions {
   readonly ignoresRange?: boolean;
   /** Deletes manifests. */
   readonly deletes?: boolean;
+  /** What its Date header says, in milliseconds since 1970 or as it stands. Default: today. */
+  readonly date?: () => number | string;
 }
 
 export interface RegistryDouble {
@@ -119,27 +121,36 @@ export function startDouble(options: DoubleOptions = {}): RegistryDouble {
     },
   });
 
+  const dated = (answer: Response): Response => {
+    const date = options.date?.();
+    if (date !== undefined && !answer.headers.has("date"))
+      answer.headers.set("date", typeof date === "string" ? date : new Date(date).toUTCString());
+    return answer;
+  };
+
   const registry = Bun.serve({
     hostname: "127.0.0.1",
     port: 0,
-    async fetch(raw) {
-      const request = await see(raw, "registry");
-      if (request instanceof Response) return request;
-      const url = new URL(raw.url);
-      if (url.pathname === "/token") return token(url, request.headers.get("authorization"));
-      const prefix = `/v2/${DOUBLE_REPOSITORY}/`;
-      const action =
-        raw.method === "GET" || raw.method === "HEAD" ? "pull" : raw.method === "DELETE" ? "delete" : "push";
-      const bearer = /^Bearer (.*)$/.exec(request.headers.get("authorization") ?? "")?.[1] ?? "";
-      const actions = tokens.get(bearer);
-      if (actions === undefined)
-        return failure(401, "UNAUTHORIZED", "authentication required", challenge(url.origin));
-      if (!actions.includes(action)) return failure(403, "DENIED", "permission_denied: write_package");
-      if (!url.pathname.startsWith(prefix))
-        return failure(404, "NAME_UNKNOWN", "repository name not known to registry");
-      return handle(raw, url, url.pathname.slice(prefix.length));
-    },
+    fetch: async (raw) => dated(await answer(raw)),
   });
+
+  const answer = async (raw: Request): Promise<Response> => {
+    const request = await see(raw, "registry");
+    if (request instanceof Response) return request;
+    const url = new URL(raw.url);
+    if (url.pathname === "/token") return token(url, request.headers.get("authorization"));
+    const prefix = `/v2/${DOUBLE_REPOSITORY}/`;
+    const action =
+      raw.method === "GET" || raw.method === "HEAD" ? "pull" : raw.method === "DELETE" ? "delete" : "push";
+    const bearer = /^Bearer (.*)$/.exec(request.headers.get("authorization") ?? "")?.[1] ?? "";
+    const actions = tokens.get(bearer);
+    if (actions === undefined)
+      return failure(401, "UNAUTHORIZED", "authentication required", challenge(url.origin));
+    if (!actions.includes(action)) return failure(403, "DENIED", "permission_denied: write_package");
+    if (!url.pathname.startsWith(prefix))
+      return failure(404, "NAME_UNKNOWN", "repository name not known to registry");
+    return handle(raw, url, url.pathname.slice(prefix.length));
+  };
 
   const challenge = (origin: string) => ({
     // The scope is a placeholder, as GHCR's is.

@@ -50,6 +50,16 @@ function rules(
   return generations.map(({ name }) => byName.get(name) ?? "missing");
 }
 
+/** Each holds a blob of its own, and shares two with others. */
+function held(some: readonly Generation[]): Holdings {
+  const holdings = new Holdings();
+  some.forEach(({ name }, i) => {
+    const blobs = [i, i >> 1, i >> 2].map((n) => ({ digest: digestOf(`blob ${n}`), size: 10 }));
+    holdings.add(generationId(name), blobs);
+  });
+  return holdings;
+}
+
 describe("what lives", () => {
   test.each<[string, Generation[], Partial<Policy>, string[]]>([
     ["nothing in an empty cache", [], {}, []],
@@ -377,14 +387,6 @@ describe("for any generations and policy", () => {
     dropBranches: fc.constantFrom<readonly string[]>([], ["pr/1"]),
     maxBytes: fc.option(fc.integer({ min: 0, max: 300 }), { nil: undefined }),
   });
-  const held = (some: readonly Generation[]): Holdings => {
-    const holdings = new Holdings();
-    some.forEach(({ name }, i) => {
-      const blobs = [i, i >> 1, i >> 2].map((n) => ({ digest: digestOf(`blob ${n}`), size: 10 }));
-      holdings.add(generationId(name), blobs);
-    });
-    return holdings;
-  };
   const ended = (some: readonly Generation[], policy: Policy, holdings?: Holdings): Set<string> =>
     new Set(planGc(some, policy, NOW, holdings).decisions.flatMap(({ name, ends }) => (ends ? [name] : [])));
 
@@ -471,4 +473,69 @@ test.each<[string, (string | undefined)[], string[], string[], boolean]>([
 ])("branches to keep: %s", (_, branches, keepBranches, patterns, isAll) => {
   const generations = branches.map((branch) => generation(1, { branch: branch as never }));
   expect(unmatchedBranches(generations, { ...POLICY, keepBranches })).toEqual({ patterns, isAll });
+});
+
+describe("generations that are named ahead of now, by a wrong clock", () => {
+  test.each<[string, Generation[], Partial<Policy>, string[]]>([
+    [
+      "the newest of the others lives as well",
+      [generation(-400), generation(40), generation(50)],
+      {},
+      ["young", "newest", "age!"],
+    ],
+    [
+      "an hour ahead is no wrong clock",
+      [generation(-1 / 24), generation(40), generation(50)],
+      {},
+      ["young", "age!", "age!"],
+    ],
+    [
+      "the last two of the others live as well",
+      [generation(-400), generation(-300), generation(40), generation(50), generation(60)],
+      { keepLast: 2 },
+      ["young", "young", "newest", "last", "age!"],
+    ],
+    [
+      "revisions of a pin end for none of them",
+      [
+        generation(-400, { source: "pin:a", keepRevisions: 1, roots: { a: "1" } }),
+        generation(40, { source: "pin:a", keepRevisions: 1, roots: { a: "2" } }),
+        generation(50, { source: "pin:a", keepRevisions: 1, roots: { a: "3" } }),
+      ],
+      {},
+      ["young", "pin", "pin-revision!"],
+    ],
+    [
+      "a pin that is unpinned in the future is a pin until then",
+      [generation(-400, { source: "pin:a", entries: 0 }), generation(40, { source: "pin:a" })],
+      {},
+      ["young", "pin"],
+    ],
+    [
+      "a pin whose time is over lives when a revision from the future says so",
+      [generation(-400, { source: "pin:a" }), generation(40, { source: "pin:a", keepDays: 5 })],
+      {},
+      ["young", "pin"],
+    ],
+    [
+      "parts of a run do not end for a whole one of the future alone",
+      [generation(-400), generation(20, { partial: true })],
+      {},
+      ["young", "newest"],
+    ],
+    [
+      "what was adopted is not succeeded by one of the future alone",
+      [generation(-400), generation(40, { source: "nixcache-oci", selection: "cache-index" })],
+      {},
+      ["young", "newest"],
+    ],
+  ])("%s", (_, generations, policy, expected) => {
+    expect(rules(generations, policy)).toEqual(expected);
+  });
+
+  test("the newest of the others outlives --max-size", () => {
+    const some = [generation(-400), generation(40), generation(50)];
+    const holdings = held(some);
+    expect(rules(some, { maxBytes: 1 }, holdings)).toEqual(["young", "newest", "age!"]);
+  });
 });
