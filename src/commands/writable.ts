@@ -91,10 +91,12 @@ export function openWriter(
   const { env, host, log } = context;
   const key = trust.signer;
   const token = readToken(given.text("write-token-file"), env);
-  if (token === undefined && !isLoopback(hostname)) {
+  const [alias] = given.texts("allow-host") ?? [];
+  const others = isLoopback(hostname) ? alias && `--allow-host ${alias}` : hostname;
+  if (token === undefined && others !== undefined) {
     throw new NixcacheError(
       "usage",
-      `--writable: got no token, expected one since others can reach ${hostname}`,
+      `--writable: got no token, expected one since others can reach ${others}`,
       {
         hint: "Put a token into NIXCACHE_WRITE_TOKEN or --write-token-file, or listen on 127.0.0.1.",
       },

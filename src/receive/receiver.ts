@@ -10,7 +10,7 @@ import type { Guard } from "../serve/guard.ts";
 import { text } from "../serve/respond.ts";
 import type { Route } from "../serve/route.ts";
 import type { Writer } from "../serve/writer.ts";
-import { checkToken } from "./access.ts";
+import { checkLocal, checkToken } from "./access.ts";
 import { narParts } from "./batch.ts";
 import { receiveText, type Upload, uploadOf } from "./body.ts";
 import type { Committer } from "./committer.ts";
@@ -31,7 +31,7 @@ export interface ReceiverOptions extends Omit<IntakeOptions, "added"> {
   /** Told what is not the client's fault. */
   readonly onError: (message: string) => void;
   readonly guard: Guard;
-  /** Undefined: whoever reaches the server may write. */
+  /** Undefined: whoever reaches the server without a proxy may write. */
   readonly token: string | undefined;
 }
 
@@ -59,7 +59,8 @@ export function createReceiver(options: ReceiverOptions): Writer {
 function admit({ method, headers }: Request, { guard, token, isLoaded }: ReceiverOptions): void {
   const refused = guard({ method, headers });
   if (refused !== undefined) throw new Refusal(403, refused);
-  if (token !== undefined) checkToken(token, headers);
+  if (token === undefined) checkLocal(headers);
+  else checkToken(token, headers);
   if (!isLoaded()) throw new Refusal(403, "the index of the cache has not been loaded yet; try again later");
 }
 

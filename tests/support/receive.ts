@@ -12,7 +12,7 @@ import type { Store } from "../../src/oci/store.ts";
 import { Committer } from "../../src/receive/committer.ts";
 import { Journal } from "../../src/receive/journal.ts";
 import { createReceiver } from "../../src/receive/receiver.ts";
-import { createGuard } from "../../src/serve/guard.ts";
+import { createGuard, type Guard } from "../../src/serve/guard.ts";
 import { route } from "../../src/serve/route.ts";
 import { party, storeHash, type TestParty } from "./protocol.ts";
 import { noise } from "./publish.ts";
@@ -21,6 +21,7 @@ export interface ReceivingOptions {
   readonly folder?: string;
   readonly key?: SecretKey;
   readonly token?: string;
+  readonly guard?: Guard;
   readonly journalBytes?: number;
   readonly partBytes?: number;
   /** Names of paths that an upstream has. */
@@ -54,7 +55,7 @@ export function receiving(store: Store, options: ReceivingOptions = {}) {
     key: options.key,
     host: options.host ?? realHost,
     onError: (message) => logged.push(message),
-    guard: createGuard({ hostname: "127.0.0.1" }),
+    guard: options.guard ?? createGuard({ hostname: "127.0.0.1" }),
     token: options.token,
     journalBytes: options.journalBytes ?? 1024 ** 3,
   });

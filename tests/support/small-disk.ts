@@ -18,7 +18,7 @@ export function canMount(): boolean {
 /** @param folder is made; @param size in bytes */
 export async function mountSmallDisk(folder: string, size: number): Promise<SmallDisk> {
   await mkdir(folder);
-  await command(["mount", "-t", "tmpfs", "-o", `size=${size}`, "nixcache-test", folder]);
+  await command(["mount", "-t", "tmpfs", "-o", `size=${size},mode=755`, "nixcache-test", folder]);
   const filler = join(folder, "filler");
   return {
     folder,

@@ -12,6 +12,7 @@ import { generateSecretKey, KEY_SIZE, publicKeyOf } from "../../../src/nar/signi
 import { digestOf } from "../../../src/oci/digest.ts";
 import { readNarFile } from "../../../src/protocol/nar-file.ts";
 import { refresh } from "../../../src/protocol/refresh.ts";
+import { createGuard } from "../../../src/serve/guard.ts";
 import { MemoryStore } from "../../support/memory-store.ts";
 import { commitPaths, party } from "../../support/protocol.ts";
 import { receiving, type UploadedPath, uploadedPath } from "../../support/receive.ts";
@@ -363,6 +364,45 @@ test("nix-cache-info is accepted and changes nothing", async () => {
   using server = receiving(new MemoryStore());
   expect((await server.put("nix-cache-info", "StoreDir: /nix/store\n")).status).toBe(200);
   expect(server.journal.totals()).toEqual({ paths: 0, bytes: 0 });
+});
+
+describe("S2: without a token only who is on this machine may write", () => {
+  test.each<[string, Record<string, string>]>([
+    ["X-Forwarded-For", { "X-Forwarded-For": "192.0.2.7" }],
+    ["X-Forwarded-Proto alone", { "x-forwarded-proto": "https" }],
+    ["Forwarded", { Forwarded: "for=127.0.0.1" }],
+    ["X-Real-IP", { "X-Real-IP": "127.0.0.1" }],
+    ["Via", { Via: "1.1 proxy" }],
+    ["a header of Cloudflare", { "CF-Connecting-IP": "192.0.2.7" }],
+    ["an empty one", { "X-Forwarded-For": "" }],
+  ])("not what a proxy marks with %s", async (_, headers) => {
+    using server = receiving(new MemoryStore());
+    const answer = await server.put("nix-cache-info", "StoreDir: /nix/store\n", headers);
+    expect(answer.status).toBe(401);
+    expect(answer.text).toContain("came through a proxy");
+    expect(answer.text).toContain("--write-token-file");
+  });
+
+  test.each(["127.0.0.1:37515", "localhost", "[::1]:8080", "cache.localhost"])(
+    "what is sent to %s",
+    async (host) => {
+      using server = receiving(new MemoryStore());
+      expect((await server.put("nix-cache-info", "StoreDir: /nix/store\n", { host })).status).toBe(200);
+    },
+  );
+
+  test.each(["cache.example.org", "cache.example.org:443", "nas"])("not what is sent to %s", async (host) => {
+    const guard = createGuard({ hostname: "127.0.0.1", allowHosts: ["cache.example.org", "nas"] });
+    using server = receiving(new MemoryStore(), { guard });
+    const answer = await server.put("nix-cache-info", "StoreDir: /nix/store\n", { host });
+    expect([answer.status, answer.text]).toEqual([401, expect.stringContaining("its Host is another")]);
+  });
+
+  test("with the token all of these may", async () => {
+    using server = receiving(new MemoryStore(), { token: "token-123" });
+    const headers = { "X-Forwarded-For": "192.0.2.7", authorization: "Bearer token-123" };
+    expect((await server.put("nix-cache-info", "StoreDir: /nix/store\n", headers)).status).toBe(200);
+  });
 });
 
 describe("the token", () => {
