@@ -109,7 +109,13 @@ export class BlobCache {
 
   /** Whether a blob can be read without its store. */
   holds(digest: Digest): boolean {
-    return !this.#fills.has(digest) && lstatSync(this.#folder.file(digest), NONE)?.isFile() === true;
+    if (this.#fills.has(digest)) return false;
+    try {
+      return lstatSync(this.#folder.file(digest), NONE)?.isFile() === true;
+    } catch {
+      // Where a file is in the place of a folder, or the disk fails, nothing is held.
+      return false;
+    }
   }
 
   /**

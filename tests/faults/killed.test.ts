@@ -161,10 +161,14 @@ describeWith(["nix", "registry"], "publish, killed", () => {
         const KILL_WHEN = random.random() < 0.5 ? "before" : "after";
         await layoutRun(cli.path(`layout-${i}`), had, random, { KILL_POINT, KILL_WHEN });
       }
+      expect(unreached).toBeLessThan(POINTS / 10);
       console.log(`changes of files of a whole run (paths in the cache): ${JSON.stringify([...totals])}`);
     },
     TIMEOUT,
   );
+
+  /** Runs that ended before the change at which they were to be killed. */
+  let unreached = 0;
 
   /** Publishes into a folder, killed at a change of a file or not, then again. */
   const layoutRun = async (
@@ -184,8 +188,10 @@ describeWith(["nix", "registry"], "publish, killed", () => {
         env: { ...options.env, ...env },
         program,
       }).result;
-      expect({ code, stderr }).toMatchObject({ code: env.KILL_POINT === undefined ? 0 : 137 });
-      if (env.KILL_POINT === undefined) return;
+      if (env.KILL_POINT === undefined) return expect({ code, stderr }).toMatchObject({ code: 0 });
+      // Half a second after the commit the index's files are forced to disk: a run that is faster has fewer changes.
+      if (code === 0) unreached++;
+      else expect({ code, stderr }).toMatchObject({ code: 137 });
       const store = openCacheStore(cache);
       const tags = (await store.listTags()).filter((tag) => tag.startsWith("seg-"));
       await survives(cache, tags.length > (had.length > 0 ? 1 : 0), had);
