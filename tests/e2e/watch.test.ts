@@ -277,10 +277,11 @@ describeWith(["nix", "registry"], "publish --watch -- COMMAND", () => {
       const { first, second, fast, middle, last, command } = await project();
       const name = `watch/down-${++count}`;
       const refused = Promise.withResolvers<void>();
-      // Whether it can be written to is asked before; a round begins with the list of tags.
+      // Whether it can be written to is asked before; a round begins with the list of tags, with a page size and without.
+      let lists = 0;
       proxy.plan = ({ path }) => {
         if (!path.endsWith("/tags/list")) return undefined;
-        refused.resolve();
+        if (++lists === 2) refused.resolve();
         return { kind: "answer", name: "unavailable" };
       };
       const run = watch(`${proxy.host}/${name}`, command, { NIXCACHE_RETRY_ATTEMPTS: "1" });
