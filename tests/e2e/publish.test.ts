@@ -319,6 +319,8 @@ describeWith(["nix", "registry"], "publish", () => {
         cache,
         "--signing-key-file",
         cli.path(key),
+        // What another key has signed counts where that key is given.
+        ...(key === "s2" ? ["--trusted-public-key", await readFile(cli.path("p"), "utf8")] : []),
         "--json",
       ]);
       expect(JSON.parse(result.stdout).paths.uploaded).toBe(key === "s" ? 1 : 0);
