@@ -224,7 +224,7 @@ class PublishRun {
       const outcome = await this.#generation.commit(record, lines, blobsOf(lines));
       if ("committed" in outcome) {
         await foldOrWarn(this.#context);
-        const signedNow = countSignedNow(this.#restated.values(), lines);
+        const signedNow = countSignedNow([...this.#restated.values(), ...this.#selection.uncounted], lines);
         const result = { ...this.result(outcome.committed, leftOut), ...(signedNow > 0 && { signedNow }) };
         for (const path of result.newPaths) this.#memory.committed.set(path.path, path);
         return result;

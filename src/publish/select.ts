@@ -26,6 +26,8 @@ export interface Selection {
   readonly replaced: ReadonlyMap<string, EntryLine>;
   /** Paths of which the cache has another build that is signed: that one stays. */
   readonly kept: ReadonlyMap<string, EntryLine>;
+  /** Lines of generations that do not count, for builds that are in the closure. */
+  readonly uncounted: readonly EntryLine[];
 }
 
 export interface SelectContext {
@@ -49,6 +51,7 @@ export async function select(closure: readonly PathInfo[], context: SelectContex
   const restated = new Map<string, EntryLine>();
   const others = new Map<string, EntryLine>();
   const unknown: PathInfo[] = [];
+  const uncounted: EntryLine[] = [];
   for (const info of closure) {
     const line = context.known(storeHashOf(info.path));
     if (line !== undefined && isSameBuild(info, entryOf(line).info)) {
@@ -58,7 +61,9 @@ export async function select(closure: readonly PathInfo[], context: SelectContex
     unknown.push(info);
     // Of what does not count nothing is restated; that somebody has signed another build is worth knowing.
     const other = line ?? context.uncounted?.(storeHashOf(info.path));
-    if (other !== undefined && !isSameBuild(info, entryOf(other).info)) others.set(info.path, other);
+    if (other === undefined) continue;
+    if (isSameBuild(info, entryOf(other).info)) uncounted.push(other);
+    else others.set(info.path, other);
   }
   const questions = new UpstreamQuestions(context.upstreams, {
     ...{ signal: context.signal, warn: context.warn },
@@ -78,6 +83,7 @@ export async function select(closure: readonly PathInfo[], context: SelectContex
     fresh: unknown.filter(({ path }) => !upstream.has(path) && !kept.has(path)),
     replaced: new Map([...others].filter((other) => !isKept(other))),
     kept,
+    uncounted,
   };
 }
 
