@@ -4,7 +4,7 @@
  * so what came through one needs the token. A proxy may hide that it is one; then nobody can tell here.
  */
 import { createHash, timingSafeEqual } from "node:crypto";
-import { isIP } from "node:net";
+import { isAddressOrLocalhost } from "../serve/guard.ts";
 import { Refusal } from "./refusal.ts";
 
 /** What proxies add. RFC 7239, RFC 9110 7.6.3, and what nginx, HAProxy, Apache, Cloudflare and others are set up to send. */
@@ -14,14 +14,7 @@ const FORWARDED =
 /** @throws Refusal (401) for a request that came through a proxy, or names this machine as others do. */
 export function checkLocal(headers: Headers): void {
   const header = [...headers.keys()].find((name) => FORWARDED.test(name));
-  const host = headers.get("host") ?? "";
-  const name = host
-    .replace(/:\d+$/, "")
-    .replace(/^\[(.*)\]$/, "$1")
-    .replace(/\.$/, "")
-    .toLowerCase();
-  const isLocal = isIP(name) !== 0 || name === "localhost" || name.endsWith(".localhost");
-  if (header === undefined && isLocal) return;
+  if (header === undefined && isAddressOrLocalhost(headers.get("host") ?? "")) return;
   const why = header === undefined ? "its Host is another than an address" : `it has the header ${header}`;
   throw new Refusal(
     401,

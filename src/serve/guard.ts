@@ -55,6 +55,12 @@ function isLocalhost(name: string): boolean {
   return name === "localhost" || name.endsWith(".localhost");
 }
 
+/** Whether a Host header names this machine as only those on it do, or by an address. */
+export function isAddressOrLocalhost(host: string): boolean {
+  const name = hostName(host);
+  return name !== undefined && (isIP(name) !== 0 || isLocalhost(name));
+}
+
 /** The name or address in a Host header. */
 function hostName(host: string): string | undefined {
   const [, name] = /^(\[[\da-fA-F:.]+\]|[^:[\]/@\s]+)(?::\d{1,5})?$/.exec(host) ?? [];

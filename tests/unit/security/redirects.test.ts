@@ -319,8 +319,6 @@ test("S8: nobody but the door asks the network", async () => {
     // ofetch over `outward`.
     "oci/hop.ts: createFetch(",
     "oci/token.ts: createFetch(",
-    // These ask isIP alone.
-    'receive/access.ts: from "node:net"',
     'serve/guard.ts: from "node:net"',
     // Looks at what a server speaks to which fetch could not talk; it sends nothing.
     'system/wrong-protocol.ts: from "node:tls"',
