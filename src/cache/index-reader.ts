@@ -47,8 +47,6 @@ export interface ViewState {
   readBackAt?: number | undefined;
   /** Whether the registry answers a range with the whole blob. */
   ignoresRange?: boolean | undefined;
-  /** Generations that are listed and signed by none of the keys that the reader was given. */
-  unsigned?: readonly GenerationName[] | undefined;
   /** What is under the tag of nixcache-oci. */
   v1?: V1State | undefined;
 }
@@ -300,8 +298,18 @@ export class IndexReader implements Disposable {
   }
 
   state(): ViewState {
-    const row = this.#read.query<{ value: string }, []>("SELECT value FROM state WHERE name = 'view'").get();
-    return row ? (JSON.parse(row.value) as ViewState) : {};
+    return (this.#stored("view") as ViewState | undefined) ?? {};
+  }
+
+  /** Generations that are listed and signed by none of the keys that the reader was given. */
+  unsigned(): readonly GenerationName[] {
+    return (this.#stored("unsigned") as GenerationName[] | undefined) ?? [];
+  }
+
+  #stored(name: "view" | "unsigned"): unknown {
+    const query = "SELECT value FROM state WHERE name = ?";
+    const row = this.#read.query<{ value: string }, [string]>(query).get(name);
+    return row ? JSON.parse(row.value) : undefined;
   }
 
   /**

@@ -12,7 +12,7 @@ import type { LayerFolder } from "./layer-folder.ts";
 import { firstRank } from "./layer-table.ts";
 import type { LayerText, LayerWriter } from "./layer-writer.ts";
 import { encodeRecord } from "./record.ts";
-import type { GenerationId } from "./tags.ts";
+import type { GenerationId, GenerationName } from "./tags.ts";
 
 /** Nix keeps a narinfo for 30 days, so the URLs in it must work for longer than that. */
 const FORMER_NAR_DAYS = 35;
@@ -156,7 +156,16 @@ export class IndexUpdate implements Disposable {
   }
 
   setState(state: ViewState): void {
-    this.#db.run("INSERT OR REPLACE INTO state (name, value) VALUES ('view', ?)", [JSON.stringify(state)]);
+    this.#store("view", state);
+  }
+
+  /** Apart from the state, which is read for each NAR: these may be many. */
+  setUnsigned(names: readonly GenerationName[]): void {
+    this.#store("unsigned", names);
+  }
+
+  #store(name: "view" | "unsigned", value: unknown): void {
+    this.#db.run("INSERT OR REPLACE INTO state (name, value) VALUES (?, ?)", [name, JSON.stringify(value)]);
   }
 }
 

@@ -18,7 +18,7 @@ const MAX_READ = 1_000;
 
 /** Those that can be read, the oldest first. */
 export async function readUncounted(context: ProtocolContext): Promise<Generation[]> {
-  const names = [...(context.database.view.state().unsigned ?? [])].sort().slice(0, MAX_READ);
+  const names = [...context.database.view.unsigned()].sort().slice(0, MAX_READ);
   const read = await mapConcurrently(names, context.concurrency, async (name) => {
     try {
       const header = await readSegment({ ...context, trust: {} }, name, () => {});

@@ -95,7 +95,7 @@ async function nextRoot(
   const namesIn = (layers: readonly LayerRow[]) =>
     new Set(layers.flatMap(({ id }) => view.generations(id).map(({ name }) => name)));
   // Those that are left out are read directly.
-  const passedOver = malformed.generations.union(new Set(view.state().unsigned));
+  const passedOver = malformed.generations.union(new Set(view.unsigned()));
   const complete = namesIn([...stack, ...open]).union(passedOver);
   // Whoever signs no layer leaves those that are signed: readers with keys take no other.
   const isSigning = trust.keys !== undefined && trust.signer !== undefined;

@@ -81,8 +81,7 @@ async function refreshOnce(context: ProtocolContext, options: RefreshOptions): P
       v1,
     });
     const state = { ...database.view.state(), listedAt: now, refreshedAt: now };
-    const { v1: foreign, unsigned } = rebuilt;
-    change.setState({ ...state, rootDigest: root?.digest, v1: foreign, unsigned });
+    change.setState({ ...state, rootDigest: root?.digest, v1: rebuilt.v1 });
     return rebuilt.changed;
   });
 }

@@ -32,7 +32,7 @@ export interface SignedGenerations {
 /** Whether the reader's keys have signed nothing, and others may have published before. */
 export function mayBeUnsigned({ trust, database: { view } }: ProtocolContext): boolean {
   const isSigning = trust?.keys !== undefined && trust.signer !== undefined;
-  return isSigning && (view.state().unsigned?.length ?? 0) > 0 && view.generations().length === 0;
+  return isSigning && view.unsigned().length > 0 && view.generations().length === 0;
 }
 
 /**

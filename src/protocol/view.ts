@@ -31,8 +31,6 @@ export interface Rebuilt {
   readonly changed: boolean;
   /** What is known now of the index of nixcache-oci. */
   readonly v1: V1State | undefined;
-  /** See `ViewState`. */
-  readonly unsigned: readonly GenerationName[] | undefined;
 }
 
 /** Unsigned generations that are remembered: of more each refresh asks again. */
@@ -55,7 +53,7 @@ export async function rebuildView(
   const counting = await countingLayers(context, stack, layers, liveness);
   const covered = new Set(counting.flatMap(({ generations }) => generations.map(({ name }) => name)));
   const uncovered = liveness.live().filter((name) => !covered.has(name));
-  const unsigned = new Set(context.database.view.state().unsigned);
+  const unsigned = new Set(context.database.view.unsigned());
   const signed = uncovered.filter((name) => !unsigned.has(name));
   const segments = await loadSegments(context, layers, signed, { liveness, unsigned }, counting.length > 0);
 
@@ -74,11 +72,8 @@ export async function rebuildView(
   const changed = layers.keepOnly([...counting, ...segments, foreign].flatMap((layer) => layer?.id ?? []));
   const passedOver = [...unsigned].filter((name) => liveness.isAlive(name));
   if (passedOver.length > 0) context.warn(describeUnsigned(passedOver));
-  return {
-    changed,
-    v1: foreign?.v1,
-    unsigned: passedOver.length > 0 ? passedOver.slice(0, MAX_UNSIGNED) : undefined,
-  };
+  change.setUnsigned(passedOver.slice(0, MAX_UNSIGNED));
+  return { changed, v1: foreign?.v1 };
 }
 
 function describeUnsigned(names: readonly GenerationName[]): string {

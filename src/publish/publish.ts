@@ -133,7 +133,7 @@ export async function publish(
 
 async function selectFrom(closure: readonly PathInfo[], context: PublishContext): Promise<Selection> {
   const { view } = context.database;
-  using everything = view.state().unsigned === undefined ? undefined : context.openEverything?.();
+  using everything = view.unsigned().length === 0 ? undefined : context.openEverything?.();
   if (everything !== undefined) await refresh(everything.protocol, { list: true });
   return await select(closure, {
     known: (hash) => context.database.view.line(hash),

@@ -102,7 +102,7 @@ function cacheFamilies({ caches, now }: ServerState): Family[] {
     family(
       "nixcache_unsigned_generations",
       "Publishes that are passed over, as none of the given keys has signed them.",
-      (cache) => cache.index.view.state().unsigned?.length ?? 0,
+      (cache) => cache.index.view.unsigned().length,
     ),
     {
       name: "nixcache_index_generation_info",

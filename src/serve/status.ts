@@ -39,7 +39,7 @@ function cacheStatus(cache: ServedCache) {
     index_entries: entries,
     index_generations: generations,
     /** Those that are passed over, as none of the given keys has signed them. */
-    unsigned_generations: cache.index.view.state().unsigned?.length ?? 0,
+    unsigned_generations: cache.index.view.unsigned().length,
     /** When the newest generation was published. */
     index_generated: time(generatedAt) ?? "unknown",
     index_refreshed: time(cache.refreshedAt()),
