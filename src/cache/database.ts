@@ -11,7 +11,7 @@ import { statSync } from "node:fs";
 import { messageOf, NixcacheError, systemCode } from "../errors.ts";
 import type { PublicKey } from "../nar/signing-key.ts";
 import type { Digest } from "../oci/digest.ts";
-import { UnsafeFolder } from "../system/own-folder.ts";
+import { UnsafeFolder, UnusableFolder } from "../system/own-folder.ts";
 import { isDamaged, LayersDamaged, layersFolder, openFresh, removeFiles } from "./index-files.ts";
 import { IndexReader, type OpenLayer } from "./index-reader.ts";
 import { IndexUpdate } from "./index-update.ts";
@@ -301,8 +301,8 @@ function isFileDamaged(error: unknown): boolean {
 }
 
 function databaseError(path: string, cause: unknown): NixcacheError {
-  const isOfFolder = cause instanceof NixcacheError && cause.message.startsWith("cannot use the folder");
-  if (cause instanceof NixcacheError && (cause instanceof UnsafeFolder || !isOfFolder)) return cause;
+  const isUnusable = cause instanceof UnusableFolder && !(cause instanceof UnsafeFolder);
+  if (cause instanceof NixcacheError && !isUnusable) return cause;
   return new NixcacheError("filesystem", `cannot use the local index ${path}: ${messageOf(cause)}`, {
     hint: "Set NIXCACHE_INDEX_DIR to a folder that can be written, with room for the index.",
     cause,

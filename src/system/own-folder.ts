@@ -31,8 +31,11 @@ const MAX_LINKS = 40;
 
 const [GROUP_WRITES, OTHERS_WRITE, STICKY] = [0o020, 0o002, 0o1000];
 
-/** Another user can change what is in a folder of ours. */
-export class UnsafeFolder extends NixcacheError {
+/** A folder of ours cannot be used. */
+export class UnusableFolder extends NixcacheError {}
+
+/** Another user can change what is in it. */
+export class UnsafeFolder extends UnusableFolder {
   /** @param folder the one that we want @param reason whose what is @param mend a command */
   constructor(folder: string, reason: string, mend: string) {
     super("filesystem", `cannot use the folder ${folder}: ${reason}`, {
@@ -241,12 +244,12 @@ function homeOwner(): number | undefined {
 
 function noFolder(wanted: string, path: string, stats: Stats): NixcacheError {
   const found = stats.isSymbolicLink() ? "a link" : "no folder";
-  return new NixcacheError("filesystem", `cannot use the folder ${wanted}: ${path} is ${found}`, {
+  return new UnusableFolder("filesystem", `cannot use the folder ${wanted}: ${path} is ${found}`, {
     hint: `Remove ${path}, or name another folder.`,
   });
 }
 
 function folderError(path: string, cause: unknown): unknown {
   if (cause instanceof NixcacheError || systemCode(cause) === undefined) return cause;
-  return new NixcacheError("filesystem", `cannot use the folder ${path}: ${messageOf(cause)}`, { cause });
+  return new UnusableFolder("filesystem", `cannot use the folder ${path}: ${messageOf(cause)}`, { cause });
 }
