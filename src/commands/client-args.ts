@@ -1,8 +1,14 @@
 /** What `use` and `doctor` share: which cache, where it is served, by whom it is signed, and how to find out. */
 import { resolve } from "node:path";
-import { cacheReference, clientUrl, DEFAULT_PORT, retryPolicy, spoolDirectory } from "../config.ts";
+import {
+  cacheReference,
+  clientUrl,
+  DEFAULT_PORT,
+  retryPolicy,
+  spoolDirectory,
+  trustedPublicKeys,
+} from "../config.ts";
 import { type Context, credentialsFor, openCache, systemWeb } from "../context.ts";
-import { parsePublicKey } from "../nar/signing-key.ts";
 import { outward } from "../network/egress.ts";
 import { runCommand } from "../nix/command.ts";
 import { systemNetwork } from "../oci/network.ts";
@@ -59,9 +65,8 @@ export function openFacts(
     ask: (address, init) =>
       outward(web, new URL(address))(address, { ...init, decompress: false } as RequestInit),
     openCache: () => open.use(openCache(reference, "read", boundIndex ? bounded : context)).protocol,
-    givenKeys: (given.texts("trusted-public-key") ?? []).map((text) =>
-      parsePublicKey(text, "--trusted-public-key"),
-    ),
+    // Those of the environment are for who reads the cache, not for Nix.
+    givenKeys: trustedPublicKeys(given.texts("trusted-public-key") ?? [], env),
     folder: spoolDirectory(env),
     serveCommand: `nixcache serve --cache ${name}${place}`,
     useCommand: `nixcache use ${name}${at || place}`,
