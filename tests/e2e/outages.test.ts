@@ -245,13 +245,13 @@ describeWith(["nix", "registry"], "a build while", () => {
     expect(await cli.run(["publish", path, ...args], { env: storeVariables(nix) })).toMatchObject({
       code: 0,
     });
+    // The last part: what comes before it is sent. Looked for once, as a folder cannot be read while its files go.
+    const parts = [...(await registryBlobs(lost.folder))].filter(([, size]) => size > MIB);
+    const [digest = ""] = parts.sort(([, a], [, b]) => a - b)[0] ?? [];
     const whole = registry;
     registry = lost;
     try {
       const { found } = await outcomes("registry", async ({ server }) => {
-        // The last part: what comes before it is sent.
-        const parts = [...(await registryBlobs(lost.folder))].filter(([, size]) => size > MIB);
-        const [digest = ""] = parts.sort(([, a], [, b]) => a - b)[0] ?? [];
         await Bun.file(registryBlob(lost.folder, digest))
           .delete()
           .catch(() => {});
